@@ -1,0 +1,32 @@
+"""Experiments with small networks: Lightning trains, Hydra configures, TensorBoard shows.
+
+For notebooks::
+
+    import experiments
+
+    net = experiments.load("runs/mlp-digits/<id>/checkpoints/best.ckpt")  # plain nn.Module, evaluation mode
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from experiments.build import build as build, load as load
+    from experiments.classifier import Classifier as Classifier
+    from experiments.compose import compose as compose
+
+_HOME = {
+    "Classifier": "experiments.classifier",
+    "build": "experiments.build",
+    "compose": "experiments.compose",
+    "load": "experiments.build",
+}
+__all__ = ["Classifier", "build", "compose", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing torch and lightning takes seconds; `train.py --help` must not wait for them.
+    if name not in _HOME:
+        raise AttributeError(f"module 'experiments' has no attribute {name!r}; it has {', '.join(__all__)}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

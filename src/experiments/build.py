@@ -1,0 +1,155 @@
+"""Config to objects: the only place that instantiates."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from torch import nn
+
+from experiments import checkpoints
+from experiments.errors import UserError
+from experiments.trust import check_config
+
+Config = Mapping[str, Any]
+
+
+@dataclass
+class Experiment:
+    """What a config describes, ready for ``trainer.fit(classifier, data)``."""
+
+    data: LightningDataModule
+    classifier: LightningModule
+    trainer: Trainer
+
+
+def make(config: Config, **further: Any) -> Any:
+    """Call a config's ``_target_`` with its other keys, and with ``further`` objects.
+
+    Raises:
+        UserError: if the target cannot be found, or refuses its arguments.
+    """
+    try:
+        return instantiate(dict(config), _convert_="all", **further)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, (TypeError, ValueError, ImportError, AttributeError, InstantiationException)):
+            reason = str(cause).strip().splitlines()[0]
+            raise UserError(f"{config.get('_target_')} cannot be built: {reason}") from error
+        raise
+
+
+def taken_by(target: str, offered: Config) -> dict[str, Any]:
+    """Those of the ``offered`` arguments that the target's signature names."""
+    return {name: value for name, value in offered.items() if name in inspect.signature(get_object(target)).parameters}
+
+
+def facts(data: LightningDataModule) -> dict[str, Any]:
+    """What a network may want to know of the data: ``num_classes``, ``in_channels``, ``image_size``, ``in_features``."""
+    found = {}
+    if (num_classes := getattr(data, "num_classes", None)) is not None:
+        found["num_classes"] = num_classes
+    if (shape := getattr(data, "image_shape", None)) is not None:
+        channels, height, width = shape
+        found |= {"in_channels": channels, "image_size": [height, width], "in_features": channels * height * width}
+    return found
+
+
+def filled(config: Config, data: LightningDataModule) -> dict[str, Any]:
+    """The network's config with what it leaves null filled in from the data."""
+    known = taken_by(config["_target_"], facts(data))
+    return {**config, **{name: value for name, value in known.items() if config.get(name) is None}}
+
+
+def build_classifier(config: Config, data: LightningDataModule) -> LightningModule:
+    """The LightningModule around the network, with what it takes of loss, optimizer, scheduler, metrics and card."""
+    net = filled(config["model"]["net"], data)
+    card = {
+        "net": net,
+        "image_shape": list(getattr(data, "image_shape", [])),
+        "mean": list(getattr(data, "mean", [])),
+        "std": list(getattr(data, "std", [])),
+        "class_names": list(getattr(data, "class_names", [])),
+    }
+    offered = {
+        "net": lambda: make(net),
+        "loss": lambda: make(config["loss"]),
+        "optimizer": lambda: make(config["optimizer"]),
+        "scheduler": lambda: config["scheduler"] and make(config["scheduler"]),
+        "num_classes": lambda: facts(data).get("num_classes"),
+        "card": lambda: card,
+    }
+    rest = {name: value for name, value in config["model"].items() if name != "net"}
+    taken = {name: create() for name, create in taken_by(rest["_target_"], offered).items()}
+    # Given as partial arguments, not through Hydra: it would copy the objects, and convert the card.
+    module: LightningModule = make({**rest, "_partial_": True})(**taken)
+    return module
+
+
+def check_accelerator(name: str) -> None:
+    """Raise UserError, naming the accelerators present, if ``name`` is not one of them."""
+    present = [known for known in AcceleratorRegistry.available_accelerators() if _is_present(known)]
+    if name == "gpu":
+        if "cuda" in present or "mps" in present:
+            return
+    elif name == "auto" or name in present:
+        return
+    raise UserError(
+        f"trainer.accelerator={name} is not available on this machine; present: {', '.join(present)}. "
+        "Use trainer.accelerator=auto to take the best of them."
+    )
+
+
+def _is_present(accelerator: str) -> bool:
+    return AcceleratorRegistry.get(accelerator).is_available()
+
+
+def build_trainer(config: Config) -> Trainer:
+    """The Trainer with its callbacks and loggers; a callback or logger that is null is off."""
+    check_accelerator(config["trainer"]["accelerator"])
+    callbacks = [make(callback) for callback in config["callbacks"].values() if callback]
+    loggers = [make(logger) for logger in (config["logger"] or {}).values() if logger]
+    trainer: Trainer = make({**config["trainer"], "_partial_": True})(
+        callbacks=callbacks, logger=loggers, plugins=[checkpoints.AtomicCheckpointIO()]
+    )
+    return trainer
+
+
+def build(config: Config) -> Experiment:
+    """Build everything that a composed config describes.
+
+    Args:
+        config: plain values, resolved: what ``experiments.compose`` returns.
+
+    Raises:
+        UserError: if the config names what does not exist, or values that do not go together.
+    """
+    data: LightningDataModule = make(config["data"])
+    return Experiment(data, build_classifier(config, data), build_trainer(config))
+
+
+def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
+    """Rebuild the network from a checkpoint alone: plain, on the CPU, in evaluation mode.
+
+    It takes normalised float images (batch, C, H, W) and gives logits (batch, num_classes).
+
+    Args:
+        path: a ``.ckpt`` file of a run.
+        trust: packages of your own whose networks the checkpoint may name.
+
+    Raises:
+        UserError: if the file is missing or damaged, or names anything but a network of a trusted package.
+    """
+    checkpoint = checkpoints.read(path)
+    config = checkpoints.card(checkpoint, path)["net"]
+    check_config(config, str(path), trust)
+    net: nn.Module = make(config)
+    net.load_state_dict(checkpoints.net_weights(checkpoint))
+    return net.eval()

@@ -1,0 +1,107 @@
+"""What is in a checkpoint, how it is written, read and trusted.
+
+A checkpoint is Lightning's, of tensors and plain values alone. ``hyper_parameters.card`` says how to rebuild the
+network: ``net`` (its resolved config), ``image_shape``, ``mean``, ``std`` and ``class_names``.
+"""
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from experiments.errors import UserError
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write a file that is whole or is not there, even if the process or the machine dies meanwhile.
+
+    Raises:
+        UserError: if the folder cannot be written or the disk is full; what stood at ``path`` before stands there still.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        if os.name == "posix":  # the new name must survive a power cut too
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror}. Earlier files are untouched.") from error
+
+
+def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint that is whole, running no code from it.
+
+    Raises:
+        UserError: if the file is missing, damaged, no checkpoint, or holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load does not notice a flipped bit
+        if damaged is not None:
+            raise UserError(f"the checkpoint {path} is damaged: {damaged} does not match its checksum")
+        content = torch.load(path, map_location=map_location, weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged, or no checkpoint of tensors and plain values: {reason}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    return content
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written atomically and durably, and read without running code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the target, flush to the disk, then rename."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getbuffer())
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read with ``weights_only``, whatever was asked for."""
+        return read(path, map_location)
+
+
+def card(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of its network: ``net``, ``image_shape``, ``mean``, ``std``, ``class_names``.
+
+    Raises:
+        UserError: if it says nothing.
+    """
+    found = checkpoint.get("hyper_parameters", {}).get("card")
+    if not isinstance(found, dict) or "net" not in found:
+        raise UserError(
+            f"{path} does not say how to build its network: it was not written by a Classifier of a run. Build the "
+            "network yourself and load the state_dict in the file, or use load_from_checkpoint of the class that wrote it"
+        )
+    return found
+
+
+def net_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The network's own ``state_dict``: the names it has outside the LightningModule."""
+    return {
+        name.removeprefix("net."): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith("net.")
+    }
+

@@ -1,0 +1,57 @@
+"""Which samples make up which batch: a function of seed, epoch and rank alone."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+
+class ShuffledBatches(Sampler[Tensor]):
+    """Index tensors of training batches, in an order that is a function of ``(seed, epoch)``.
+
+    Every rank gets the same number of samples, none of them twice. What does not divide by ``world_size`` is left
+    out: the last of the epoch's order, so never always the same ones. Lightning calls ``set_epoch``.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration yields."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-(self.num_samples // self.world_size) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        state = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
+        order = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(int(state[0])))
+        share = order[: self.num_samples - self.num_samples % self.world_size][self.rank :: self.world_size]
+        yield from share.split(self.batch_size)
+
+
+class SequentialBatches(Sampler[Tensor]):
+    """Index tensors of evaluation batches: every sample exactly once over all ranks, none padded.
+
+    Every rank gets the same number of batches, since an unequal number hangs distributed runs; batch sizes differ
+    by at most one.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        if num_samples < world_size:
+            raise ValueError(f"{num_samples} samples are too few for {world_size} ranks; lower trainer.devices")
+        self.share = torch.arange(rank, num_samples, world_size)
+        self.num_batches = -(-(-(-num_samples // world_size)) // batch_size)
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from self.share.tensor_split(self.num_batches)

@@ -1,0 +1,166 @@
+"""Images in memory behind a standard DataLoader: one uint8 tensor, whole batches fetched by index."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from experiments.data.batches import SequentialBatches, ShuffledBatches
+from experiments.errors import UserError
+
+# Splits never follow the experiment's seed: runs with different seeds must be comparable.
+SPLIT_SEED = 0
+Batch = tuple[Tensor, Tensor]
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Bring images (..., C, H, W), uint8 or float in [0, 1], to float with the given mean and std a channel."""
+    shape = (-1, 1, 1)
+    scale = 1 / torch.tensor(std, dtype=torch.float32, device=images.device).view(shape)
+    shift = -torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape) * scale
+    if images.dtype == torch.uint8:
+        scale = scale / 255
+    return images.to(torch.float32).mul_(scale).add_(shift)
+
+
+class ImageDataModule(LightningDataModule):
+    """Base of the data sets: splits, folds, limits, loaders and normalisation. A data set adds ``read``.
+
+    Batches are normalised float images (batch, C, H, W) and int64 labels (batch,). The official test split stays
+    whole. Validation is a stratified part of the train split, drawn with a generator of its own: ``val_size``
+    images, or fold ``fold`` of ``num_folds``. ``limit`` keeps a stratified part of what is left for training: a
+    fraction in (0, 1) or a count.
+    """
+
+    image_shape: tuple[int, int, int]  # channels, height, width
+    class_names: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+    #: What a run's first line says about the data set.
+    note: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        eval_batch_size: int = 1000,
+        val_size: int = 5000,
+        limit: float | int | None = None,
+        num_folds: int | None = None,
+        fold: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, size in [("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("val_size", val_size)]:
+            if size < 1:
+                raise ValueError(f"data.{name}={size} must be at least 1")
+        if limit is not None and (limit <= 0 or (limit > 1 and limit != int(limit))):
+            raise ValueError(f"data.limit={limit} must be a fraction between 0 and 1, or a whole number of images")
+        if (fold is None) != (num_folds is None):
+            raise ValueError(f"data.fold={fold} and data.num_folds={num_folds} go together: set both or neither")
+        if num_folds is not None and fold is not None and not (num_folds >= 2 and 0 <= fold < num_folds):
+            raise ValueError(f"data.fold={fold} must be in 0 to num_folds - 1, with data.num_folds={num_folds} >= 2")
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.val_size = val_size
+        self.limit = limit
+        self.num_folds = num_folds
+        self.fold = fold
+        self.seed = seed
+        self.splits: dict[str, TensorDataset] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @abstractmethod
+    def read(self, split: Literal["train", "test"]) -> Batch:
+        """Return the official split: uint8 images (N, C, H, W) and int64 labels (N,).
+
+        Raises:
+            UserError: if the files are missing or damaged.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Read and split what the stage needs; what was read stays."""
+        if stage in ("fit", "validate") and "train" not in self.splits:
+            images, labels = self.read("train")
+            train, val = self.split(labels)
+            train = self.limited(train, labels)
+            self.splits["train"] = TensorDataset(images[train], labels[train])
+            self.splits["val"] = TensorDataset(images[val], labels[val])
+        if stage == "test" and "test" not in self.splits:
+            self.splits["test"] = TensorDataset(*self.read("test"))
+
+    def split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices of the train and the validation part, both stratified, in ascending order."""
+        indices = np.arange(len(labels))
+        if self.num_folds is not None and self.fold is not None:
+            folds = StratifiedKFold(self.num_folds, shuffle=True, random_state=SPLIT_SEED)
+            train, val = list(folds.split(indices, labels))[self.fold]
+        else:
+            if self.val_size + self.num_classes > len(labels):
+                raise UserError(f"data.val_size={self.val_size} leaves too few of {len(labels)} images to train on")
+            train, val = _stratified(indices, labels, self.val_size)
+        return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(val))
+
+    def limited(self, indices: Tensor, labels: Tensor) -> Tensor:
+        """The stratified part of ``indices`` that ``limit`` allows."""
+        if self.limit is None:
+            return indices
+        count = round(self.limit * len(indices)) if self.limit < 1 else int(self.limit)
+        if self.limit == 1.0 and isinstance(self.limit, float):
+            count = len(indices)
+        if count > len(indices):
+            raise UserError(f"data.limit={self.limit} exceeds the {len(indices)} images there are to train on")
+        if count > len(indices) - self.num_classes:
+            return indices[:count]
+        if count < self.num_classes:
+            raise UserError(f"data.limit={self.limit} leaves {count} images for {self.num_classes} classes")
+        _, kept = _stratified(indices.numpy(), labels[indices], count)
+        return torch.from_numpy(np.sort(kept))
+
+    def loader(self, split: str, batches: Sampler[Tensor]) -> DataLoader[Batch]:
+        """A standard DataLoader whose sampler yields whole batches of indices, so nothing is collated."""
+        return DataLoader(self.splits[split], sampler=batches, batch_size=None)
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled batches, in an order that ``seed`` and the epoch fix."""
+        size = len(self.splits["train"])
+        return self.loader("train", ShuffledBatches(size, self.batch_size, self.seed, *self._ranks()))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every validation image once."""
+        size = len(self.splits["val"])
+        return self.loader("val", SequentialBatches(size, self.eval_batch_size, *self._ranks()))
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Every test image once."""
+        size = len(self.splits["test"])
+        return self.loader("test", SequentialBatches(size, self.eval_batch_size, *self._ranks()))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalise the whole batch where it lies: on the device."""
+        images, labels = batch
+        images = normalize(images, self.mean, self.std)
+        if self.trainer:
+            images = self.trainer.precision_plugin.convert_input(images)
+        return images, labels
+
+
+def _stratified(indices: np.ndarray[Any, Any], labels: Tensor, count: int) -> tuple[Any, Any]:
+    """Split ``indices`` into all but ``count`` and ``count``, both with the classes' shares of ``labels``."""
+    try:
+        rest, part = train_test_split(indices, test_size=count, stratify=labels.numpy(), random_state=SPLIT_SEED)
+    except ValueError as error:
+        raise UserError(f"the {len(indices)} images cannot be split by class into {count} and the rest: {error}") from error
+    return rest, part

@@ -1,0 +1,10 @@
+"""Plain ``nn.Module`` networks that need torch and nothing else."""
+
+from experiments.nets.attention import VisionTransformer
+from experiments.nets.blocks import AttentionBlock, ResBlock
+from experiments.nets.cnn import CNN
+from experiments.nets.mlp import MLP
+from experiments.nets.resnet import ResNet
+from experiments.nets.rnn import RNN
+
+__all__ = ["CNN", "MLP", "RNN", "AttentionBlock", "ResBlock", "ResNet", "VisionTransformer"]

@@ -1,0 +1,57 @@
+"""A small vision transformer."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from experiments.nets.blocks import AttentionBlock
+from experiments.nets.layers import at_least, dropout_layer, grid_size
+
+
+class VisionTransformer(nn.Module):
+    """Image patches as tokens through attention blocks, averaged, to one linear layer.
+
+    Input (batch, in_channels, height, width), output logits (batch, num_classes). Patches are embedded by one
+    convolution and get a learned position; the mean over tokens stands for the class token (Dosovitskiy et al.
+    2020, arXiv 2010.11929; Beyer et al. 2022, arXiv 2205.01580). Sides that ``patch_size`` does not divide lose
+    their remainder.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: int | Sequence[int] = 28,
+        num_classes: int = 10,
+        patch_size: int = 4,
+        embed_dim: int = 64,
+        depth: int = 4,
+        num_heads: int = 4,
+        mlp_ratio: float = 2.0,
+        activation: str = "GELU",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        at_least("in_channels", in_channels)
+        at_least("num_classes", num_classes)
+        at_least("patch_size", patch_size)
+        at_least("depth", depth)
+        height, width = grid_size(image_size, 2)
+        tokens = (height // patch_size) * (width // patch_size)
+        if tokens < 1:
+            raise ValueError(f"patch_size={patch_size} must not exceed the image's sides, {height} and {width}")
+        at_least("embed_dim", embed_dim)
+        self.patches = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
+        self.position = nn.Parameter(torch.randn(1, tokens, embed_dim) * 0.02)
+        self.dropout = dropout_layer(dropout)
+        self.blocks = nn.Sequential(
+            *(AttentionBlock(embed_dim, num_heads, mlp_ratio, activation, dropout) for _ in range(depth))
+        )
+        self.norm = nn.LayerNorm(embed_dim)
+        self.fc = nn.Linear(embed_dim, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_channels, height, width) -> logits (batch, num_classes)."""
+        tokens = self.patches(x).flatten(2).transpose(1, 2)  # (batch, tokens, embed_dim)
+        tokens = self.blocks(self.dropout(tokens + self.position))
+        return self.fc(self.norm(tokens).mean(1))

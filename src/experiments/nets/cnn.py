@@ -1,0 +1,74 @@
+"""The tutorial's simple convolutional network."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from experiments.nets.layers import (
+    CONV,
+    POOL,
+    activation_layer,
+    at_least,
+    choose,
+    conv_norm,
+    dropout_layer,
+    grid_size,
+    odd,
+    stack,
+)
+
+
+class CNN(nn.Module):
+    """Convolution, activation and pooling, repeated; then one linear layer (tutorial, ``SimpleCNN``).
+
+    Input (batch, in_channels, *image_size), output logits (batch, num_classes); 50,186 parameters by default.
+    One stage an entry of ``channels``; each stage divides the image's sides by ``stride`` and by 2.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: int | Sequence[int] = 28,
+        num_classes: int = 10,
+        channels: Sequence[int] = (32, 64),
+        kernel_size: int = 3,
+        stride: int = 1,
+        activation: str = "ReLU",
+        norm: str = "none",
+        pool: str = "max",
+        dropout: float = 0.0,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        choose("spatial_dims", spatial_dims, list(CONV))
+        choose("pool", pool, list(POOL))
+        odd("kernel_size", kernel_size)
+        at_least("stride", stride)
+        at_least("num_classes", num_classes)
+        widths = [in_channels, *channels]
+        for option, width in [("in_channels", in_channels), *(("channels", c) for c in channels)]:
+            at_least(option, width)
+        size = start = grid_size(image_size, spatial_dims)
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [
+                CONV[spatial_dims](before, after, kernel_size, stride=stride, padding=kernel_size // 2),
+                conv_norm(norm, after, spatial_dims),
+                activation_layer(activation),
+                POOL[pool][spatial_dims](kernel_size=2, stride=2),
+                dropout_layer(dropout),
+            ]
+            size = tuple(((side - 1) // stride + 1) // 2 for side in size)
+            if min(size) < 1:
+                raise ValueError(
+                    f"channels={list(channels)} is too deep for image_size={list(start)}: each of the "
+                    f"{len(channels)} stages divides the sides by {2 * stride}; use fewer stages or larger images"
+                )
+        self.conv_stack = stack(layers)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(widths[-1] * math.prod(size), num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_channels, *image_size) -> logits (batch, num_classes)."""
+        return self.fc(self.flatten(self.conv_stack(x)))

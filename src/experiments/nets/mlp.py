@@ -1,0 +1,44 @@
+"""The tutorial's three-layer MLP."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from experiments.nets.layers import activation_layer, at_least, dropout_layer, linear_norm, stack
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron on flattened images (tutorial, ``NeuralNetwork``): 669,706 parameters by default.
+
+    Input (batch, *shape) with ``in_features`` values a sample, output logits (batch, num_classes). Behind every
+    hidden layer stand normalisation, activation and dropout, in this order, where asked for.
+    """
+
+    def __init__(
+        self,
+        in_features: int = 784,
+        num_classes: int = 10,
+        hidden_features: Sequence[int] = (512, 512),
+        activation: str = "ReLU",
+        norm: str = "none",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        widths = [in_features, *hidden_features]
+        for option, width in [("in_features", in_features), *(("hidden_features", w) for w in hidden_features)]:
+            at_least(option, width)
+        at_least("num_classes", num_classes)
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [
+                nn.Linear(before, after),
+                linear_norm(norm, after),
+                activation_layer(activation),
+                dropout_layer(dropout),
+            ]
+        self.flatten = nn.Flatten()
+        self.linear_relu_stack = stack([*layers, nn.Linear(widths[-1], num_classes)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, *shape) -> logits (batch, num_classes)."""
+        return self.linear_relu_stack(self.flatten(x))

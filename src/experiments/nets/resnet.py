@@ -1,0 +1,62 @@
+"""The tutorial's network with a residual block."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from experiments.nets.blocks import ResBlock
+from experiments.nets.layers import CONV, GLOBAL_POOL, at_least, choose, odd
+
+
+class ResNet(nn.Module):
+    """A convolution, residual blocks, global pooling and one linear layer (tutorial, ``NetWithResBlock``).
+
+    Input (batch, in_channels, *size) of any size, output logits (batch, num_classes); 5,034 parameters by default.
+    ``channels`` has one entry a stage of ``blocks_per_stage`` blocks; the first block of every stage but the first
+    divides the image's sides by ``stride``. With one block in all, ``resblock`` is that block, as in the tutorial;
+    otherwise it is the sequence of them.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        channels: Sequence[int] = (16,),
+        blocks_per_stage: int = 1,
+        kernel_size: int = 3,
+        stride: int = 2,
+        activation: str = "ReLU",
+        norm: str = "batch",
+        pool: str = "avg",
+        dropout: float = 0.0,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        choose("spatial_dims", spatial_dims, list(CONV))
+        choose("pool", pool, list(GLOBAL_POOL))
+        odd("kernel_size", kernel_size)
+        at_least("blocks_per_stage", blocks_per_stage)
+        at_least("num_classes", num_classes)
+        at_least("number of channels", len(channels))
+        for option, width in [("in_channels", in_channels), *(("channels", c) for c in channels)]:
+            at_least(option, width)
+
+        def block(before: int, after: int, step: int) -> ResBlock:
+            return ResBlock(before, after, step, kernel_size, activation, norm, dropout, spatial_dims)
+
+        blocks: list[ResBlock] = []
+        for stage, width in enumerate(channels):
+            before, first_stride = (channels[stage - 1], stride) if stage else (width, 1)
+            blocks.append(block(before, width, first_stride))
+            blocks += [block(width, width, 1) for _ in range(blocks_per_stage - 1)]
+
+        self.input_layer = CONV[spatial_dims](in_channels, channels[0], kernel_size, padding=kernel_size // 2)
+        self.resblock: nn.Module = blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
+        self.pool = GLOBAL_POOL[pool][spatial_dims]((1,) * spatial_dims)
+        self.fc = nn.Linear(channels[-1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_channels, *size) -> logits (batch, num_classes)."""
+        x = self.resblock(self.input_layer(x))
+        return self.fc(torch.flatten(self.pool(x), 1))

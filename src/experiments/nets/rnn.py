@@ -1,0 +1,55 @@
+"""A recurrent network that reads an image row by row."""
+
+from torch import Tensor, nn
+
+from experiments.nets.layers import at_least, choose, dropout_layer, grid_size
+
+CELLS: dict[str, type[nn.RNNBase]] = {"LSTM": nn.LSTM, "GRU": nn.GRU}
+
+
+class RNN(nn.Module):
+    """LSTM or GRU over image rows; the last layer's final hidden state goes to one linear layer.
+
+    Input (batch, in_channels, height, width), read as ``height`` steps of ``in_channels · width`` features; output
+    logits (batch, num_classes). Dropout acts between recurrent layers and before the linear layer.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: int | tuple[int, int] = 28,
+        num_classes: int = 10,
+        cell: str = "LSTM",
+        hidden_features: int = 128,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        choose("cell", cell, list(CELLS))
+        at_least("in_channels", in_channels)
+        at_least("num_classes", num_classes)
+        at_least("hidden_features", hidden_features)
+        at_least("num_layers", num_layers)
+        _, width = grid_size(image_size, 2)
+        self.directions = 2 if bidirectional else 1
+        self.dropout = dropout_layer(dropout)
+        self.recurrent = CELLS[cell](
+            in_channels * width,
+            hidden_features,
+            num_layers,
+            batch_first=True,
+            bidirectional=bidirectional,
+            dropout=dropout if num_layers > 1 else 0.0,
+        )
+        self.fc = nn.Linear(self.directions * hidden_features, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_channels, height, width) -> logits (batch, num_classes)."""
+        rows = x.transpose(1, 2).flatten(2)  # (batch, height, in_channels · width)
+        _, hidden = self.recurrent(rows)
+        if isinstance(hidden, tuple):  # an LSTM returns its hidden and its cell state
+            hidden = hidden[0]
+        # (layers · directions, batch, hidden) -> the last layer's states, side by side
+        final = hidden[-self.directions :].transpose(0, 1).flatten(1)
+        return self.fc(self.dropout(final))

@@ -1,0 +1,43 @@
+"""Learning-rate schedules that torch does not have as one class."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class WarmupCosine(LRScheduler):
+    """Linear warm-up from 0, then half a cosine down to ``final_factor`` of the learning rate.
+
+    The first ``warmup`` part of ``total_steps`` warms up (Loshchilov & Hutter 2017, arXiv 1608.03983, without
+    restarts; Goyal et al. 2017, arXiv 1706.02677, for the warm-up).
+
+    Raises:
+        ValueError: if ``warmup`` or ``final_factor`` is outside [0, 1).
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        warmup: float = 0.05,
+        final_factor: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        for name, share in [("warmup", warmup), ("final_factor", final_factor)]:
+            if not 0 <= share < 1:
+                raise ValueError(f"scheduler.{name}={share} must be at least 0 and less than 1")
+        self.total_steps = total_steps
+        self.warmup_steps = round(warmup * total_steps)
+        self.final_factor = final_factor
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]  # torch allows tensors too
+        """The learning rate of each parameter group for the step to come."""
+        step = self.last_epoch
+        if step < self.warmup_steps:
+            factor = (step + 1) / (self.warmup_steps + 1)
+        else:
+            done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
+            factor = self.final_factor + (1 - self.final_factor) * (1 + math.cos(math.pi * done)) / 2
+        return [float(base) * factor for base in self.base_lrs]
