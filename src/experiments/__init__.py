@@ -10,17 +10,16 @@ For notebooks::
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from experiments.build import build as build, load as load
+    from experiments.build import load as load
     from experiments.classifier import Classifier as Classifier
-    from experiments.compose import compose as compose
+    from experiments.composition import compose as compose
 
 _HOME = {
     "Classifier": "experiments.classifier",
-    "build": "experiments.build",
-    "compose": "experiments.compose",
+    "compose": "experiments.composition",
     "load": "experiments.build",
 }
-__all__ = ["Classifier", "build", "compose", "load"]
+__all__ = ["Classifier", "compose", "load"]
 
 
 def __getattr__(name: str) -> Any:

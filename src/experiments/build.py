@@ -1,15 +1,18 @@
 """Config to objects: the only place that instantiates."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 from torch import nn
 
 from experiments import checkpoints
@@ -17,6 +20,15 @@ from experiments.errors import UserError
 from experiments.trust import check_config
 
 Config = Mapping[str, Any]
+REFUSALS = (
+    InstantiationException,
+    MisconfigurationException,
+    TypeError,
+    ValueError,
+    ImportError,
+    AttributeError,
+)
+ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
 
 
 @dataclass
@@ -28,27 +40,35 @@ class Experiment:
     trainer: Trainer
 
 
-def make(config: Config, **further: Any) -> Any:
-    """Call a config's ``_target_`` with its other keys, and with ``further`` objects.
+@contextmanager
+def constructing(target: str) -> Iterator[None]:
+    """Turn a constructor's refusal of its arguments into a UserError that gives the reason alone."""
+    try:
+        yield
+    except REFUSALS as error:
+        cause = error.__cause__ or error if isinstance(error, InstantiationException) else error
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"{target} cannot be built: {str(cause).strip()}") from error
+
+
+def make(config: Config, **objects: Any) -> Any:
+    """Call a config's ``_target_`` with its other keys, and with ``objects`` that are built already.
 
     Raises:
         UserError: if the target cannot be found, or refuses its arguments.
     """
-    try:
-        return instantiate(dict(config), _convert_="all", **further)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, UserError):
-            raise cause from None
-        if isinstance(cause, (TypeError, ValueError, ImportError, AttributeError, InstantiationException)):
-            reason = str(cause).strip().splitlines()[0]
-            raise UserError(f"{config.get('_target_')} cannot be built: {reason}") from error
-        raise
+    with constructing(config["_target_"]):
+        if objects:  # as partial arguments: passed through Hydra they would be copied and converted
+            return instantiate({**config, "_partial_": True}, _convert_="all")(**objects)
+        return instantiate(dict(config), _convert_="all")
 
 
 def taken_by(target: str, offered: Config) -> dict[str, Any]:
     """Those of the ``offered`` arguments that the target's signature names."""
-    return {name: value for name, value in offered.items() if name in inspect.signature(get_object(target)).parameters}
+    with constructing(target):
+        parameters = inspect.signature(pkgutil.resolve_name(target)).parameters
+    return {name: value for name, value in offered.items() if name in parameters}
 
 
 def facts(data: LightningDataModule) -> dict[str, Any]:
@@ -58,7 +78,11 @@ def facts(data: LightningDataModule) -> dict[str, Any]:
         found["num_classes"] = num_classes
     if (shape := getattr(data, "image_shape", None)) is not None:
         channels, height, width = shape
-        found |= {"in_channels": channels, "image_size": [height, width], "in_features": channels * height * width}
+        found |= {
+            "in_channels": channels,
+            "image_size": [height, width],
+            "in_features": channels * height * width,
+        }
     return found
 
 
@@ -88,27 +112,19 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
     }
     rest = {name: value for name, value in config["model"].items() if name != "net"}
     taken = {name: create() for name, create in taken_by(rest["_target_"], offered).items()}
-    # Given as partial arguments, not through Hydra: it would copy the objects, and convert the card.
-    module: LightningModule = make({**rest, "_partial_": True})(**taken)
+    module: LightningModule = make(rest, **taken)
     return module
 
 
 def check_accelerator(name: str) -> None:
-    """Raise UserError, naming the accelerators present, if ``name`` is not one of them."""
-    present = [known for known in AcceleratorRegistry.available_accelerators() if _is_present(known)]
-    if name == "gpu":
-        if "cuda" in present or "mps" in present:
-            return
-    elif name == "auto" or name in present:
-        return
-    raise UserError(
-        f"trainer.accelerator={name} is not available on this machine; present: {', '.join(present)}. "
-        "Use trainer.accelerator=auto to take the best of them."
-    )
-
-
-def _is_present(accelerator: str) -> bool:
-    return AcceleratorRegistry.get(accelerator).is_available()
+    """Raise UserError, naming the accelerators present, if ``name`` is an accelerator that is not."""
+    present = [known for known, accelerator in ACCELERATORS.items() if accelerator.is_available()]
+    usable = {"auto", *present, *(["gpu"] if len(present) > 1 else [])}
+    if name in (*ACCELERATORS, "gpu") and name not in usable:
+        raise UserError(
+            f"trainer.accelerator={name} is not available on this machine; present: {', '.join(present)}. "
+            "trainer.accelerator=auto takes the best of them."
+        )
 
 
 def build_trainer(config: Config) -> Trainer:
@@ -116,9 +132,8 @@ def build_trainer(config: Config) -> Trainer:
     check_accelerator(config["trainer"]["accelerator"])
     callbacks = [make(callback) for callback in config["callbacks"].values() if callback]
     loggers = [make(logger) for logger in (config["logger"] or {}).values() if logger]
-    trainer: Trainer = make({**config["trainer"], "_partial_": True})(
-        callbacks=callbacks, logger=loggers, plugins=[checkpoints.AtomicCheckpointIO()]
-    )
+    plugins = [checkpoints.AtomicCheckpointIO()]
+    trainer: Trainer = make(config["trainer"], callbacks=callbacks, logger=loggers, plugins=plugins)
     return trainer
 
 
@@ -151,5 +166,8 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     config = checkpoints.card(checkpoint, path)["net"]
     check_config(config, str(path), trust)
     net: nn.Module = make(config)
-    net.load_state_dict(checkpoints.net_weights(checkpoint))
+    try:
+        net.load_state_dict(checkpoints.net_weights(checkpoint))
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"the weights in {path} do not fit the network that it names: {error}") from error
     return net.eval()

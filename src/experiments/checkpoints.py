@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from torch import nn
 
 from experiments.errors import UserError
 
@@ -38,7 +39,9 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
                 os.close(folder)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror}. Earlier files are untouched.") from error
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}. Earlier files are untouched."
+        ) from error
 
 
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -60,7 +63,9 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged, or no checkpoint of tensors and plain values: {reason}") from error
+        raise UserError(
+            f"{path} is damaged, or no checkpoint of tensors and plain values: {reason}"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content
@@ -97,6 +102,18 @@ def card(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
     return found
 
 
+def load_weights(module: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint's weights into a LightningModule of the same shape.
+
+    Raises:
+        UserError: if the file is missing or damaged, or its names and shapes are not the module's.
+    """
+    try:
+        module.load_state_dict(read(path)["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"the weights in {path} do not fit: {error}") from error
+
+
 def net_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The network's own ``state_dict``: the names it has outside the LightningModule."""
     return {
@@ -104,4 +121,3 @@ def net_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
         for name, value in checkpoint["state_dict"].items()
         if name.startswith("net.")
     }
-

@@ -47,6 +47,10 @@ class Classifier(LightningModule):
         self.loss = loss
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        if (
+            card and card["image_shape"]
+        ):  # Lightning's model summary and TensorBoard's graph follow it through the network
+            self.example_input_array = torch.zeros(1, *card["image_shape"])
         extra = {} if metrics is None else dict(metrics)
         self.metrics = nn.ModuleDict()
         for stage in STAGES:
@@ -112,7 +116,10 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule, in the form that Lightning expects."""
-        optimizer = self.make_optimizer(self.parameters())
+        try:
+            optimizer = self.make_optimizer(self.parameters())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"the optimizer refuses its arguments: {error}") from error
         if self.make_scheduler is None:
             return optimizer
         if "total_steps" in inspect.signature(self.make_scheduler).parameters:

@@ -15,7 +15,9 @@ class ShuffledBatches(Sampler[Tensor]):
     out: the last of the epoch's order, so never always the same ones. Lightning calls ``set_epoch``.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, num_samples: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
@@ -46,7 +48,9 @@ class SequentialBatches(Sampler[Tensor]):
 
     def __init__(self, num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if num_samples < world_size:
-            raise ValueError(f"{num_samples} samples are too few for {world_size} ranks; lower trainer.devices")
+            raise ValueError(
+                f"{num_samples} samples are too few for {world_size} ranks; lower trainer.devices"
+            )
         self.share = torch.arange(rank, num_samples, world_size)
         self.num_batches = -(-(-(-num_samples // world_size)) // batch_size)
 

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,14 +20,21 @@ SPLIT_SEED = 0
 Batch = tuple[Tensor, Tensor]
 
 
+@lru_cache
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
+    shift = -torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1) * scale
+    return scale, shift
+
+
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Bring images (..., C, H, W), uint8 or float in [0, 1], to float with the given mean and std a channel."""
-    shape = (-1, 1, 1)
-    scale = 1 / torch.tensor(std, dtype=torch.float32, device=images.device).view(shape)
-    shift = -torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape) * scale
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device)
     if images.dtype == torch.uint8:
         scale = scale / 255
-    return images.to(torch.float32).mul_(scale).add_(shift)
+    return torch.mul(images, scale).add_(shift)
 
 
 class ImageDataModule(LightningDataModule):
@@ -56,15 +64,25 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, size in [("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("val_size", val_size)]:
+        for name, size in [
+            ("batch_size", batch_size),
+            ("eval_batch_size", eval_batch_size),
+            ("val_size", val_size),
+        ]:
             if size < 1:
                 raise ValueError(f"data.{name}={size} must be at least 1")
         if limit is not None and (limit <= 0 or (limit > 1 and limit != int(limit))):
-            raise ValueError(f"data.limit={limit} must be a fraction between 0 and 1, or a whole number of images")
+            raise ValueError(
+                f"data.limit={limit} must be a fraction between 0 and 1, or a whole number of images"
+            )
         if (fold is None) != (num_folds is None):
-            raise ValueError(f"data.fold={fold} and data.num_folds={num_folds} go together: set both or neither")
+            raise ValueError(
+                f"data.fold={fold} and data.num_folds={num_folds} go together: set both or neither"
+            )
         if num_folds is not None and fold is not None and not (num_folds >= 2 and 0 <= fold < num_folds):
-            raise ValueError(f"data.fold={fold} must be in 0 to num_folds - 1, with data.num_folds={num_folds} >= 2")
+            raise ValueError(
+                f"data.fold={fold} must be in 0 to num_folds - 1, with data.num_folds={num_folds} >= 2"
+            )
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size
@@ -106,7 +124,9 @@ class ImageDataModule(LightningDataModule):
             train, val = list(folds.split(indices, labels))[self.fold]
         else:
             if self.val_size + self.num_classes > len(labels):
-                raise UserError(f"data.val_size={self.val_size} leaves too few of {len(labels)} images to train on")
+                raise UserError(
+                    f"data.val_size={self.val_size} leaves too few of {len(labels)} images to train on"
+                )
             train, val = _stratified(indices, labels, self.val_size)
         return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(val))
 
@@ -118,7 +138,9 @@ class ImageDataModule(LightningDataModule):
         if self.limit == 1.0 and isinstance(self.limit, float):
             count = len(indices)
         if count > len(indices):
-            raise UserError(f"data.limit={self.limit} exceeds the {len(indices)} images there are to train on")
+            raise UserError(
+                f"data.limit={self.limit} exceeds the {len(indices)} images there are to train on"
+            )
         if count > len(indices) - self.num_classes:
             return indices[:count]
         if count < self.num_classes:
@@ -150,17 +172,24 @@ class ImageDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Normalise the whole batch where it lies: on the device."""
+        if isinstance(batch, Tensor):
+            return self._normalized(batch)
         images, labels = batch
+        return self._normalized(images), labels
+
+    def _normalized(self, images: Tensor) -> Tensor:
         images = normalize(images, self.mean, self.std)
-        if self.trainer:
-            images = self.trainer.precision_plugin.convert_input(images)
-        return images, labels
+        return self.trainer.precision_plugin.convert_input(images) if self.trainer else images
 
 
 def _stratified(indices: np.ndarray[Any, Any], labels: Tensor, count: int) -> tuple[Any, Any]:
     """Split ``indices`` into all but ``count`` and ``count``, both with the classes' shares of ``labels``."""
     try:
-        rest, part = train_test_split(indices, test_size=count, stratify=labels.numpy(), random_state=SPLIT_SEED)
+        rest, part = train_test_split(
+            indices, test_size=count, stratify=labels.numpy(), random_state=SPLIT_SEED
+        )
     except ValueError as error:
-        raise UserError(f"the {len(indices)} images cannot be split by class into {count} and the rest: {error}") from error
+        raise UserError(
+            f"the {len(indices)} images cannot be split by class into {count} and the rest: {error}"
+        ) from error
     return rest, part

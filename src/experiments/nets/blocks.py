@@ -3,7 +3,15 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.nets.layers import CONV, activation_layer, at_least, conv_norm, dropout_layer, odd, probability
+from experiments.nets.layers import (
+    CONV,
+    activation_layer,
+    at_least,
+    conv_norm,
+    dropout_layer,
+    odd,
+    probability,
+)
 
 
 class ResBlock(nn.Module):
@@ -71,7 +79,9 @@ class AttentionBlock(nn.Module):
             raise ValueError(f"embed_dim={embed_dim} must be a multiple of num_heads={num_heads}")
         hidden = int(embed_dim * mlp_ratio)
         if hidden < 1:
-            raise ValueError(f"mlp_ratio={mlp_ratio!r} leaves no hidden feature: embed_dim × mlp_ratio must reach 1")
+            raise ValueError(
+                f"mlp_ratio={mlp_ratio!r} leaves no hidden feature: embed_dim × mlp_ratio must reach 1"
+            )
         self.num_heads = num_heads
         self.dropout_p = dropout
         self.norm1 = nn.LayerNorm(embed_dim)

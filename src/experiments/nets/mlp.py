@@ -25,7 +25,10 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = [in_features, *hidden_features]
-        for option, width in [("in_features", in_features), *(("hidden_features", w) for w in hidden_features)]:
+        for option, width in [
+            ("in_features", in_features),
+            *(("hidden_features", w) for w in hidden_features),
+        ]:
             at_least(option, width)
         at_least("num_classes", num_classes)
         layers: list[nn.Module] = []

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict, read_write
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUN_ID = "EXPERIMENTS_RUN_ID"
@@ -38,11 +38,16 @@ def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra_compose(config_name, list(overrides), return_hydra_config=True)
-    with open_dict(config):
-        config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
-        HydraConfig.instance().set_config(config)
-        del config["hydra"]
-    return plain(config)
+    job, before = HydraConfig.instance(), HydraConfig.instance().cfg
+    try:
+        job.set_config(config)  # what ${hydra:...} reads
+        with read_write(config.hydra), open_dict(config):
+            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+            job.set_config(config)
+            del config["hydra"]
+        return plain(config)
+    finally:
+        job.cfg = before
 
 
 def plain(config: Any) -> dict[str, Any]:

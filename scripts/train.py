@@ -1,0 +1,35 @@
+"""Train a network: python scripts/train.py [group=choice] [key=value]."""
+
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig
+
+from experiments.composition import plain, register_resolvers
+from experiments.errors import UserError
+
+register_resolvers()
+
+
+class Mistake(CompactHydraException):
+    """A UserError in the form that Hydra prints without a traceback."""
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(config: DictConfig) -> None:
+    from experiments.run import train  # torch and lightning take seconds: never before the config is composed
+
+    try:
+        train(plain(config), list(HydraConfig.get().overrides.task))
+    except UserError as error:
+        raise Mistake(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SystemExit as ending:
+        # Hydra ends with 1 whatever went wrong; its own composition errors keep that
+        sys.exit(2 if isinstance(ending.__context__, Mistake) else ending.code)

@@ -1,0 +1,5 @@
+"""What happens beside training."""
+
+from experiments.callbacks.progress import Progress
+
+__all__ = ["Progress"]

@@ -1,0 +1,154 @@
+"""Fit, test, record: what one run does. Knows no Hydra."""
+
+import logging
+import math
+import os
+import time
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from experiments import loggers, runs
+from experiments.build import Experiment, build
+from experiments.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def prepare_process() -> None:
+    """Settle what a process must settle before its first parallel operation. Notebooks may call it too.
+
+    Adam's state fills with denormal numbers, which CPUs calculate with many times more slowly; set later than here,
+    flushing them to zero has no effect on worker threads.
+    """
+    torch.set_flush_denormal(True)
+    for harmless in (
+        ".*does not have many workers.*",  # batches come from memory: loader processes would slow them down
+        ".*smaller than the logging interval.*",  # metrics are logged every epoch anyway
+        ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business with torch
+    ):
+        warnings.filterwarnings("ignore", message=harmless)
+    if logging.getLogger().handlers:  # they say what Lightning's own handlers would say again
+        for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).handlers.clear()
+    # a run says by itself which device it uses and why it ended
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+class Stopwatch(Callback):
+    """Seconds of training with validation, without set-up and test."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._started = math.nan
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start."""
+        self._started = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop."""
+        self.seconds = time.perf_counter() - self._started
+
+
+def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Run a composed config to its end and leave a run directory; return what ``summary.json`` says.
+
+    Args:
+        config: plain values, resolved: what ``experiments.compose`` returns.
+        overrides: what was typed, for the record.
+
+    Raises:
+        UserError: if the config cannot be run; the message says what to change.
+    """
+    prepare_process()
+    run_dir = Path(config["run_dir"])
+    seed_everything(config["seed"], workers=True, verbose=False)
+    _on_rank_zero(runs.start, run_dir, config, overrides)
+    try:
+        experiment = build(config)
+        summary = fit_and_test(experiment, config)
+    except BaseException as error:
+        failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "seed": config["seed"]}
+        _on_rank_zero(runs.finish, run_dir, failed)
+        if not isinstance(error, UserError):
+            (run_dir / "error.txt").write_text(traceback.format_exc())
+        raise
+    _on_rank_zero(runs.finish, run_dir, summary)
+    _on_rank_zero(_say_result, summary, run_dir)
+    return summary
+
+
+def fit_and_test(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Train, then evaluate the best checkpoint on the test split once; return the summary."""
+    data, classifier, trainer = experiment.data, experiment.classifier, experiment.trainer
+    net = getattr(classifier, "net", classifier)
+    _on_rank_zero(_say_start, experiment)
+    loggers.introduce(trainer.loggers, config, net)
+    stopwatch = Stopwatch()
+    trainer.callbacks.append(stopwatch)
+    trainer.fit(classifier, datamodule=data)
+
+    best = next((c for c in trainer.checkpoint_callbacks if _is_best(c)), None)
+    accuracy = best.best_model_score if best else trainer.callback_metrics.get("val/accuracy")
+    summary = {
+        "status": "finished",
+        "val/accuracy": None if accuracy is None else float(accuracy),
+        "best_checkpoint": os.path.relpath(best.best_model_path, config["run_dir"]) if best else None,
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "train_seconds": round(stopwatch.seconds, 3),
+        "device": device_name(trainer),
+        "seed": config["seed"],
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+    }
+    if config["test"]:
+        path = best.best_model_path if best else None
+        (results,) = trainer.test(
+            classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False
+        )
+        summary |= {name: float(value) for name, value in results.items()}
+    loggers.conclude(trainer.loggers, summary)
+    return summary
+
+
+def _is_best(callback: Any) -> bool:
+    return (
+        isinstance(callback, ModelCheckpoint)
+        and callback.monitor != "step"
+        and bool(callback.best_model_path)
+    )
+
+
+def device_name(trainer: Trainer) -> str:
+    """The device that a run computes on, and the GPU's name where it is one."""
+    device = trainer.strategy.root_device
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _on_rank_zero(function: Any, *arguments: Any) -> None:
+    rank_zero_only(function)(*arguments)
+
+
+def _say_start(experiment: Experiment) -> None:
+    data, classifier = experiment.data, experiment.classifier
+    note = getattr(data, "note", "")
+    log.info("data=%s%s", type(data).__name__.lower(), f" ({note})" if note else "")
+    log.info("device: %s", device_name(experiment.trainer))
+    log.info("%s", getattr(classifier, "net", classifier))
+
+
+def _say_result(summary: Mapping[str, Any], run_dir: Path) -> None:
+    where = os.path.relpath(run_dir) if run_dir.is_relative_to(Path.cwd()) else str(run_dir)
+    names = ("test/accuracy", "test/loss", "val/accuracy")
+    results = [f"{name} {summary[name]:.4f}" for name in names if summary.get(name) is not None]
+    log.info("%s  in %.1f s of training", "  ".join(results), summary["train_seconds"])
+    log.info("run directory: %s", where)
+    log.info("look at it: tensorboard --logdir %s", where)

@@ -1,0 +1,136 @@
+"""The run directory: what a run leaves, and reading it back.
+
+config.yaml        the resolved config
+overrides.yaml     what was typed
+environment.json   versions, machine, git commit, command
+git.diff           uncommitted changes to the code, if any
+checkpoints/       best.ckpt and the last ones
+summary.json       results; written last, so its existence means that the run is over
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from experiments.checkpoints import write_atomically
+from experiments.composition import CONF
+from experiments.errors import UserError
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "scikit-learn",
+)
+
+
+def start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Record what is about to run, before it runs."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    git, diff = git_state(CONF.parent)
+    environment = {
+        "command": [sys.executable, *sys.argv],
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": {package: metadata.version(package) for package in PACKAGES},
+        "git": git,
+    }
+    _write(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    _write(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    _write(run_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
+    if diff:
+        _write(run_dir / "git.diff", diff)
+
+
+def finish(run_dir: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json``, whole or not at all."""
+    _write(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
+    """Commit and cleanliness of the repository around ``folder``, and its uncommitted changes; None without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=True, timeout=10
+        ).stdout
+
+    try:
+        commit = git("rev-parse", "HEAD").strip()
+        status = git("status", "--porcelain")
+        diff = git("diff", "HEAD") if status else ""
+    except (OSError, subprocess.SubprocessError):
+        return None, ""
+    return {"commit": commit, "changed": status.splitlines()}, diff
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """The resolved config of a run: plain values, not to be built before ``trust.check_config`` has seen them.
+
+    Raises:
+        UserError: if the folder holds no readable run.
+    """
+    path = run_dir / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{run_dir} is no run directory: it has no config.yaml. Name one, such as runs/<name>/<id>"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no config")
+    return config
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """The summary of a run that is over; None if it is not.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    path = run_dir / "summary.json"
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return summary
+
+
+def best_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint that a run's test result is of.
+
+    Raises:
+        UserError: if the run left none.
+    """
+    summary = read_summary(run_dir) or {}
+    path = run_dir / (summary.get("best_checkpoint") or "checkpoints/best.ckpt")
+    if run_dir.resolve() not in path.resolve().parents:
+        raise UserError(f"{run_dir / 'summary.json'} names a checkpoint outside its run: {path}")
+    if not path.is_file():
+        raise UserError(f"{run_dir} has no best checkpoint: {path} is missing")
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())
