@@ -1,5 +1,6 @@
 """Train a network: python scripts/train.py [group=choice] [key=value]."""
 
+import os
 import sys
 
 import hydra
@@ -11,6 +12,7 @@ from experiments.composition import plain, register_resolvers
 from experiments.errors import UserError
 
 register_resolvers()
+sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
 
 
 class Mistake(CompactHydraException):

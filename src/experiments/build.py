@@ -72,7 +72,7 @@ def taken_by(target: str, offered: Config) -> dict[str, Any]:
 
 
 def facts(data: LightningDataModule) -> dict[str, Any]:
-    """What a network may want to know of the data: ``num_classes``, ``in_channels``, ``image_size``, ``in_features``."""
+    """What a network may want to know of the data: its classes, channels, image size and number of features."""
     found = {}
     if (num_classes := getattr(data, "num_classes", None)) is not None:
         found["num_classes"] = num_classes

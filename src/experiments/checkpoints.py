@@ -21,7 +21,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a file that is whole or is not there, even if the process or the machine dies meanwhile.
 
     Raises:
-        UserError: if the folder cannot be written or the disk is full; what stood at ``path`` before stands there still.
+        UserError: if the folder cannot be written or the disk is full; what stood at ``path`` before stays.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -39,9 +39,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
                 os.close(folder)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise UserError(
-            f"{path} cannot be written: {error.strerror}. Earlier files are untouched."
-        ) from error
+        raise UserError(f"{path} cannot be written: {error.strerror}. Earlier files are untouched.") from error
 
 
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -63,9 +61,7 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} is damaged, or no checkpoint of tensors and plain values: {reason}"
-        ) from error
+        raise UserError(f"{path} is damaged, or no checkpoint of tensors and plain values: {reason}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content
@@ -97,7 +93,7 @@ def card(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict) or "net" not in found:
         raise UserError(
             f"{path} does not say how to build its network: it was not written by a Classifier of a run. Build the "
-            "network yourself and load the state_dict in the file, or use load_from_checkpoint of the class that wrote it"
+            "network yourself and load the state_dict in the file, or use load_from_checkpoint of the class it is of"
         )
     return found
 

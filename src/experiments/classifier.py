@@ -20,9 +20,9 @@ STAGES = ("train", "val", "test")
 class Classifier(LightningModule):
     """Trains a network that maps normalised images (batch, C, H, W) to logits (batch, num_classes).
 
-    Logs ``loss`` and ``accuracy`` once an epoch as ``train/*``, ``val/*`` and ``test/*``, and ``train/loss_step`` every
-    ``log_every_n_steps`` steps. ``metrics`` adds further ones to ``val/*`` and ``test/*``; they receive logits and
-    labels.
+    Logs ``loss`` and ``accuracy`` once an epoch as ``train/*``, ``val/*`` and ``test/*``, and ``train/loss_step``
+    every ``log_every_n_steps`` steps. ``metrics`` adds further ones to ``val/*`` and ``test/*``; they receive logits
+    and labels.
 
     ``optimizer`` receives the parameters. ``scheduler`` receives the optimizer; one that takes ``total_steps`` gets
     the run's number of optimizer steps and advances with each of them, any other advances once an epoch.
@@ -63,12 +63,16 @@ class Classifier(LightningModule):
         """Normalised images (batch, C, H, W) -> logits (batch, num_classes)."""
         return self.net(images)
 
+    def stage_metrics(self, stage: str) -> Iterable[tuple[str, Metric]]:
+        """The stage's metrics by their name."""
+        return self.metrics[f"{stage}/"].items()  # type: ignore[operator]  # a ModuleDict of metrics
+
     def step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
         """One forward pass: updates the stage's metrics and returns the mean loss, a scalar."""
         images, labels = batch
         logits = self(images)
         loss: Tensor = self.loss(logits, labels)
-        for name, metric in self.metrics[f"{stage}/"].items():
+        for name, metric in self.stage_metrics(stage):
             if name == "loss":
                 metric.update(loss.detach(), len(labels))
             else:
@@ -77,7 +81,7 @@ class Classifier(LightningModule):
 
     def log_epoch(self, stage: str) -> None:
         """Log the stage's metrics over the epoch, summed over all ranks, and start anew."""
-        for name, metric in self.metrics[f"{stage}/"].items():
+        for name, metric in self.stage_metrics(stage):
             # compute() has met the other ranks already
             self.log(f"{stage}/{name}", metric.compute(), prog_bar=name == "accuracy", rank_zero_only=False)
             metric.reset()
@@ -85,7 +89,7 @@ class Classifier(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch; Lightning takes the optimizer step."""
         loss = self.step(batch, "train")
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log("train/loss_step", loss.detach(), on_step=True, prog_bar=True)
         return loss
 
@@ -136,7 +140,7 @@ class Classifier(LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError(
-                "this scheduler needs to know the number of steps: set trainer.max_epochs or trainer.max_steps, or use "
-                "scheduler=constant"
+                "this scheduler needs to know the number of steps: set trainer.max_epochs or trainer.max_steps, "
+                "or use scheduler=constant"
             )
         return int(steps)

@@ -32,7 +32,8 @@ def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:
     Raises:
         hydra.errors.HydraException: if an override names an unknown group, choice or key; the message lists them.
     """
-    from hydra import compose as hydra_compose, initialize_config_dir
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
 
     register_resolvers()

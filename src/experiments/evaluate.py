@@ -40,9 +40,7 @@ def evaluate(
     path = Path(checkpoint) if checkpoint else runs.best_checkpoint(run)
     if root is not None:
         if "root" not in config["data"]:
-            raise UserError(
-                f"root={root}: the data set of this run, {config['data']['_target_']}, has no files"
-            )
+            raise UserError(f"root={root}: the data set of this run, {config['data']['_target_']}, has no files")
         config["data"]["root"] = root
     data = make(config["data"])
     classifier = build_classifier(config, data)

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.tensorboard.summary import hparams
 
-RESULTS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train_seconds")
+RESULTS = ("val/accuracy", "test/accuracy", "test/loss", "train_seconds")
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,9 +42,7 @@ def introduce(loggers: Iterable[Logger], config: Mapping[str, Any], net: nn.Modu
             # end; log_hyperparams would write one now, which the tab shows as a result.
             for summary in hparams(flat, {f"hp/{name}": 0.0 for name in RESULTS}):
                 logger.experiment.file_writer.add_summary(summary)
-            logger.experiment.add_text(
-                "config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(config)))}```"
-            )
+            logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(dict(config)))}```")
             logger.experiment.add_text("network", f"```\n{net}\n```")
         else:
             logger.log_hyperparams(flat)

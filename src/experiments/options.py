@@ -46,9 +46,7 @@ def read(schema: type[Schema], arguments: list[str] | None = None) -> Schema:
         options = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.from_dotlist(arguments))
         missing = OmegaConf.missing_keys(options)
         if missing:
-            raise UserError(
-                f"{', '.join(sorted(missing))} must be given, as key=value. --help lists the options"
-            )
+            raise UserError(f"{', '.join(sorted(missing))} must be given, as key=value. --help lists the options")
         result: Schema = OmegaConf.to_object(options)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from error

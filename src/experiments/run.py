@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from experiments import loggers, runs
 from experiments.build import Experiment, build
@@ -93,10 +93,10 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any]) -> dict[str,
     _on_rank_zero(_say_start, experiment)
     loggers.introduce(trainer.loggers, config, net)
     stopwatch = Stopwatch()
-    trainer.callbacks.append(stopwatch)
+    trainer.callbacks.append(stopwatch)  # type: ignore[attr-defined]
     trainer.fit(classifier, datamodule=data)
 
-    best = next((c for c in trainer.checkpoint_callbacks if _is_best(c)), None)
+    best = best_of(trainer)
     accuracy = best.best_model_score if best else trainer.callback_metrics.get("val/accuracy")
     summary = {
         "status": "finished",
@@ -111,20 +111,18 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any]) -> dict[str,
     }
     if config["test"]:
         path = best.best_model_path if best else None
-        (results,) = trainer.test(
-            classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False
-        )
+        (results,) = trainer.test(classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
         summary |= {name: float(value) for name, value in results.items()}
     loggers.conclude(trainer.loggers, summary)
     return summary
 
 
-def _is_best(callback: Any) -> bool:
-    return (
-        isinstance(callback, ModelCheckpoint)
-        and callback.monitor != "step"
-        and bool(callback.best_model_path)
-    )
+def best_of(trainer: Trainer) -> ModelCheckpoint | None:
+    """The callback that kept a best checkpoint, if one did."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor != "step" and callback.best_model_path:
+            return callback
+    return None
 
 
 def device_name(trainer: Trainer) -> str:

@@ -64,6 +64,4 @@ def _check_target(target: object, source: str, trust: Sequence[str]) -> None:
         raise UserError(f"{source}: _target_={target!r} cannot be found: {error}") from error
     # The name alone proves nothing: modules hold what they import, such as torch.nn.functional.warnings.sys.exit.
     if not (issubclass(cls, KINDS) and _within(cls.__module__, allowed)):
-        raise UserError(
-            f"{source}: _target_={target!r} is no network, loss, optimizer, schedule, metric or data set"
-        )
+        raise UserError(f"{source}: _target_={target!r} is no network, loss, optimizer, schedule, metric or data set")

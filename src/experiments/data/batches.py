@@ -1,5 +1,6 @@
 """Which samples make up which batch: a function of seed, epoch and rank alone."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,9 +16,7 @@ class ShuffledBatches(Sampler[Tensor]):
     out: the last of the epoch's order, so never always the same ones. Lightning calls ``set_epoch``.
     """
 
-    def __init__(
-        self, num_samples: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, num_samples: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
@@ -30,7 +29,7 @@ class ShuffledBatches(Sampler[Tensor]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-(self.num_samples // self.world_size) // self.batch_size)
+        return math.ceil(self.num_samples // self.world_size / self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         state = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
@@ -48,11 +47,9 @@ class SequentialBatches(Sampler[Tensor]):
 
     def __init__(self, num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if num_samples < world_size:
-            raise ValueError(
-                f"{num_samples} samples are too few for {world_size} ranks; lower trainer.devices"
-            )
+            raise ValueError(f"{num_samples} samples are too few for {world_size} ranks; lower trainer.devices")
         self.share = torch.arange(rank, num_samples, world_size)
-        self.num_batches = -(-(-(-num_samples // world_size)) // batch_size)
+        self.num_batches = math.ceil(math.ceil(num_samples / world_size) / batch_size)
 
     def __len__(self) -> int:
         return self.num_batches

@@ -82,14 +82,10 @@ class MNIST(ImageDataModule):
         Raises:
             UserError: if a file is missing or damaged, or images and labels do not belong together.
         """
-        images_name, labels_name = (
-            f"{_SPLITS[split]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")
-        )
+        images_name, labels_name = (f"{_SPLITS[split]}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1"))
         images, labels = self._read_idx(images_name, dims=3), self._read_idx(labels_name, dims=1)
         if images.shape[1:] != self.image_shape[1:]:
-            raise UserError(
-                f"{self.folder / images_name} holds images of {tuple(images.shape[1:])}, not (28, 28)"
-            )
+            raise UserError(f"{self.folder / images_name} holds images of {tuple(images.shape[1:])}, not (28, 28)")
         if len(images) != len(labels):
             raise UserError(
                 f"{self.folder / images_name} holds {len(images)} images, but {labels_name} {len(labels)} labels"
@@ -112,22 +108,17 @@ class MNIST(ImageDataModule):
             else:
                 path = path.with_name(f"{name}.gz")
                 packed = path.read_bytes()
-                if (
-                    hashlib.md5(packed, usedforsecurity=False).hexdigest()
-                    != dict(self.source.resources)[path.name]
-                ):
+                if hashlib.md5(packed, usedforsecurity=False).hexdigest() != dict(self.source.resources)[path.name]:
                     raise UserError(
-                        f"{path} does not match its checksum: it is damaged, incomplete or another file. Delete it, and "
-                        "the next run downloads it anew"
+                        f"{path} does not match its checksum: it is damaged, incomplete or another file. Delete it, "
+                        "and the next run downloads it anew"
                     )
                 content = gzip.decompress(packed)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
         header = 4 + 4 * dims
         if len(content) < header or content[:4] != bytes([0, 0, 8, dims]):
-            raise UserError(
-                f"{path} is not an IDX file of {dims}-dimensional unsigned bytes (wrong magic number)"
-            )
+            raise UserError(f"{path} is not an IDX file of {dims}-dimensional unsigned bytes (wrong magic number)")
         shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4)]
         if len(content) != header + math.prod(shape):
             raise UserError(

@@ -21,9 +21,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 @lru_cache
-def _scale_and_shift(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
     shift = -torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1) * scale
     return scale, shift
@@ -72,17 +70,11 @@ class ImageDataModule(LightningDataModule):
             if size < 1:
                 raise ValueError(f"data.{name}={size} must be at least 1")
         if limit is not None and (limit <= 0 or (limit > 1 and limit != int(limit))):
-            raise ValueError(
-                f"data.limit={limit} must be a fraction between 0 and 1, or a whole number of images"
-            )
+            raise ValueError(f"data.limit={limit} must be a fraction between 0 and 1, or a whole number of images")
         if (fold is None) != (num_folds is None):
-            raise ValueError(
-                f"data.fold={fold} and data.num_folds={num_folds} go together: set both or neither"
-            )
+            raise ValueError(f"data.fold={fold} and data.num_folds={num_folds} go together: set both or neither")
         if num_folds is not None and fold is not None and not (num_folds >= 2 and 0 <= fold < num_folds):
-            raise ValueError(
-                f"data.fold={fold} must be in 0 to num_folds - 1, with data.num_folds={num_folds} >= 2"
-            )
+            raise ValueError(f"data.fold={fold} must be in 0 to num_folds - 1, with data.num_folds={num_folds} >= 2")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size
@@ -124,9 +116,7 @@ class ImageDataModule(LightningDataModule):
             train, val = list(folds.split(indices, labels))[self.fold]
         else:
             if self.val_size + self.num_classes > len(labels):
-                raise UserError(
-                    f"data.val_size={self.val_size} leaves too few of {len(labels)} images to train on"
-                )
+                raise UserError(f"data.val_size={self.val_size} leaves too few of {len(labels)} images to train on")
             train, val = _stratified(indices, labels, self.val_size)
         return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(val))
 
@@ -138,9 +128,7 @@ class ImageDataModule(LightningDataModule):
         if self.limit == 1.0 and isinstance(self.limit, float):
             count = len(indices)
         if count > len(indices):
-            raise UserError(
-                f"data.limit={self.limit} exceeds the {len(indices)} images there are to train on"
-            )
+            raise UserError(f"data.limit={self.limit} exceeds the {len(indices)} images there are to train on")
         if count > len(indices) - self.num_classes:
             return indices[:count]
         if count < self.num_classes:
@@ -148,24 +136,24 @@ class ImageDataModule(LightningDataModule):
         _, kept = _stratified(indices.numpy(), labels[indices], count)
         return torch.from_numpy(np.sort(kept))
 
-    def loader(self, split: str, batches: Sampler[Tensor]) -> DataLoader[Batch]:
+    def loader(self, split: str, batches: Sampler[Tensor]) -> DataLoader[tuple[Tensor, ...]]:
         """A standard DataLoader whose sampler yields whole batches of indices, so nothing is collated."""
         return DataLoader(self.splits[split], sampler=batches, batch_size=None)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Shuffled batches, in an order that ``seed`` and the epoch fix."""
         size = len(self.splits["train"])
         return self.loader("train", ShuffledBatches(size, self.batch_size, self.seed, *self._ranks()))
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Every validation image once."""
         size = len(self.splits["val"])
         return self.loader("val", SequentialBatches(size, self.eval_batch_size, *self._ranks()))
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Every test image once."""
         size = len(self.splits["test"])
         return self.loader("test", SequentialBatches(size, self.eval_batch_size, *self._ranks()))
@@ -185,9 +173,7 @@ class ImageDataModule(LightningDataModule):
 def _stratified(indices: np.ndarray[Any, Any], labels: Tensor, count: int) -> tuple[Any, Any]:
     """Split ``indices`` into all but ``count`` and ``count``, both with the classes' shares of ``labels``."""
     try:
-        rest, part = train_test_split(
-            indices, test_size=count, stratify=labels.numpy(), random_state=SPLIT_SEED
-        )
+        rest, part = train_test_split(indices, test_size=count, stratify=labels.numpy(), random_state=SPLIT_SEED)
     except ValueError as error:
         raise UserError(
             f"the {len(indices)} images cannot be split by class into {count} and the rest: {error}"

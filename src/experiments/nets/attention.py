@@ -39,9 +39,7 @@ class VisionTransformer(nn.Module):
         height, width = grid_size(image_size, 2)
         tokens = (height // patch_size) * (width // patch_size)
         if tokens < 1:
-            raise ValueError(
-                f"patch_size={patch_size} must not exceed the image's sides, {height} and {width}"
-            )
+            raise ValueError(f"patch_size={patch_size} must not exceed the image's sides, {height} and {width}")
         at_least("embed_dim", embed_dim)
         self.patches = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
         self.position = nn.Parameter(torch.randn(1, tokens, embed_dim) * 0.02)

@@ -79,9 +79,7 @@ class AttentionBlock(nn.Module):
             raise ValueError(f"embed_dim={embed_dim} must be a multiple of num_heads={num_heads}")
         hidden = int(embed_dim * mlp_ratio)
         if hidden < 1:
-            raise ValueError(
-                f"mlp_ratio={mlp_ratio!r} leaves no hidden feature: embed_dim × mlp_ratio must reach 1"
-            )
+            raise ValueError(f"mlp_ratio={mlp_ratio!r} leaves no hidden feature: embed_dim × mlp_ratio must reach 1")
         self.num_heads = num_heads
         self.dropout_p = dropout
         self.norm1 = nn.LayerNorm(embed_dim)
@@ -99,9 +97,7 @@ class AttentionBlock(nn.Module):
         # (batch, tokens, 3 · embed_dim) -> 3 × (batch, heads, tokens, embed_dim / heads)
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout_p if self.training else 0.0
-        )
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout_p if self.training else 0.0)
         return self.projection(mixed.transpose(1, 2).reshape(batch, tokens, embed_dim))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -51,7 +52,7 @@ class CNN(nn.Module):
             at_least(option, width)
         size = start = grid_size(image_size, spatial_dims)
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [
                 CONV[spatial_dims](before, after, kernel_size, stride=stride, padding=kernel_size // 2),
                 conv_norm(norm, after, spatial_dims),

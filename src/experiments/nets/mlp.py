@@ -1,6 +1,7 @@
 """The tutorial's three-layer MLP."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ class MLP(nn.Module):
             at_least(option, width)
         at_least("num_classes", num_classes)
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [
                 nn.Linear(before, after),
                 linear_norm(norm, after),

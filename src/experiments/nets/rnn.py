@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from experiments.nets.layers import at_least, choose, dropout_layer, grid_size
 
-CELLS: dict[str, type[nn.RNNBase]] = {"LSTM": nn.LSTM, "GRU": nn.GRU}
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 
 
 class RNN(nn.Module):

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from experiments.data.batches import SequentialBatches, ShuffledBatches
+
+
+def epoch_of(batches, epoch=0):
+    if isinstance(batches, ShuffledBatches):
+        batches.set_epoch(epoch)
+    return list(batches)
+
+
+def test_an_epoch_holds_every_sample_once_in_batches_of_the_stated_size():
+    batches = ShuffledBatches(103, 10, seed=0)
+    epoch = epoch_of(batches)
+    assert [len(batch) for batch in epoch] == [10] * 10 + [3]
+    assert len(batches) == 11
+    assert torch.cat(epoch).sort().values.equal(torch.arange(103))
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_alone():
+    def order(seed, epoch):
+        torch.manual_seed(int(torch.randint(1000, ())))  # the global generator has no say
+        return torch.cat(epoch_of(ShuffledBatches(100, 10, seed), epoch))
+
+    assert order(0, 0).equal(order(0, 0))
+    orders = [order(seed, epoch) for seed in range(3) for epoch in range(3)]
+    assert all(not a.equal(b) for i, a in enumerate(orders) for b in orders[:i])
+
+
+@pytest.mark.parametrize(("size", "world_size"), [(103, 2), (101, 3), (96, 4), (7, 4)])
+def test_training_ranks_share_without_overlap_and_leave_out_less_than_a_rank_each(size, world_size):
+    ranks = [ShuffledBatches(size, 10, 0, rank, world_size) for rank in range(world_size)]
+    missing = set()
+    for epoch in range(20):
+        shares = [torch.cat(epoch_of(rank, epoch)).tolist() for rank in ranks]
+        seen = [index for share in shares for index in share]
+        assert len(seen) == len(set(seen)) == size - size % world_size
+        assert len({len(epoch_of(rank, epoch)) for rank in ranks} | {len(rank) for rank in ranks}) == 1
+        missing.add(tuple(sorted(set(range(size)) - set(seen))))
+    assert len(missing) > 1 or size % world_size == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "world_size", "batch_size"), [(103, 2, 10), (21, 2, 10), (101, 3, 7), (5, 4, 2), (9, 1, 4)]
+)
+def test_evaluation_ranks_see_every_sample_exactly_once_in_equally_many_batches(size, world_size, batch_size):
+    ranks = [list(SequentialBatches(size, batch_size, rank, world_size)) for rank in range(world_size)]
+    assert sorted(torch.cat([batch for rank in ranks for batch in rank]).tolist()) == list(range(size))
+    assert len({len(rank) for rank in ranks}) == 1
+    assert all(0 < len(batch) <= batch_size for rank in ranks for batch in rank)
+
+
+def test_fewer_samples_than_ranks_are_refused():
+    with pytest.raises(ValueError, match="3 samples are too few for 4 ranks"):
+        SequentialBatches(3, 10, 0, 4)

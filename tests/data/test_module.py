@@ -1,0 +1,102 @@
+import hashlib
+
+import pytest
+import torch
+
+from experiments.data import Digits, normalize
+from experiments.errors import UserError
+
+
+def ready(**options):
+    data = Digits(**options)
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+def counts(dataset):
+    return torch.bincount(dataset.tensors[1], minlength=10)
+
+
+def test_digits_are_split_once_and_for_all():
+    data = ready()
+    sizes = {name: len(split) for name, split in data.splits.items()}
+    assert sizes == {"train": 1257, "val": 180, "test": 360}
+    images = {name: {bytes(image.numpy()) for image in split.tensors[0]} for name, split in data.splits.items()}
+    assert not images["train"] & images["test"]
+    assert not images["train"] & images["val"]
+    assert not images["val"] & images["test"]
+    # the split itself must never move: results of different versions would no longer compare
+    digest = hashlib.sha256(bytes(data.splits["test"].tensors[1].tolist())).hexdigest()
+    assert digest[:16] == "da1a2ec12e5c2ed7"
+
+
+def test_the_split_does_not_follow_the_seed():
+    first, second = ready(seed=0), ready(seed=1)
+    for name in ("train", "val", "test"):
+        assert first.splits[name].tensors[0].equal(second.splits[name].tensors[0])
+    assert not next(iter(first.train_dataloader()))[1].equal(next(iter(second.train_dataloader()))[1])
+
+
+def test_stated_mean_and_std_are_those_of_the_images_outside_the_test_split():
+    images, _ = Digits().read("train")
+    assert (images / 255).mean().item() == pytest.approx(Digits.mean[0], abs=5e-5)
+    assert (images / 255).std().item() == pytest.approx(Digits.std[0], abs=5e-5)
+
+
+def test_batches_are_normalised_floats():
+    data = ready(batch_size=50)
+    images, labels = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    assert images.shape == (50, 1, 28, 28)
+    assert images.dtype == torch.float32
+    assert labels.dtype == torch.int64
+    assert abs(images.mean().item()) < 0.1
+    assert images.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_normalize_is_the_textbook_formula_for_bytes_and_floats():
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    images = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    truth = (images.double() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    floats = images.float() / 255
+    before = floats.clone()
+    assert torch.allclose(normalize(images, mean, std).double(), truth, atol=1e-6)
+    assert torch.allclose(normalize(floats, mean, std).double(), truth, atol=1e-6)
+    assert floats.equal(before)
+
+
+def test_folds_cover_every_image_once_and_keep_the_classes_shares():
+    folds = [ready(num_folds=5, fold=fold) for fold in range(5)]
+    validation = [bytes(image.numpy()) for data in folds for image in data.splits["val"].tensors[0]]
+    everything = [bytes(image.numpy()) for image in folds[0].read("train")[0]]
+    assert sorted(validation) == sorted(everything)
+    shares = torch.stack([counts(data.splits["val"]) for data in folds])
+    assert (shares.max(0).values - shares.min(0).values).max() <= 1
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0.1, 126), (100, 100), (1257, 1257), (1.0, 1257), (1250, 1250)])
+def test_limit_acts_on_the_train_split_alone_and_by_class(limit, expected):
+    data, whole = ready(limit=limit), ready()
+    assert len(data.splits["train"]) == expected
+    assert data.splits["val"].tensors[0].equal(whole.splits["val"].tensors[0])
+    assert data.splits["test"].tensors[0].equal(whole.splits["test"].tensors[0])
+    shares = counts(data.splits["train"]) / expected
+    assert (shares - counts(whole.splits["train"]) / 1257).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size=0 must be at least 1"),
+        ({"limit": 0}, "data.limit=0 must be"),
+        ({"limit": 1.5}, "data.limit=1.5 must be"),
+        ({"limit": 5000}, "data.limit=5000 exceeds the 1257 images"),
+        ({"limit": 5}, "data.limit=5 leaves 5 images for 10 classes"),
+        ({"fold": 1}, "go together"),
+        ({"num_folds": 5, "fold": 5}, "data.fold=5 must be in 0 to num_folds - 1"),
+        ({"val_size": 1437}, "data.val_size=1437 leaves too few of 1437 images"),
+    ],
+)
+def test_impossible_sizes_are_refused_with_the_value_and_the_rule(options, message):
+    with pytest.raises((ValueError, UserError), match=message):
+        ready(**options)

@@ -1,0 +1,137 @@
+"""The networks against the tutorial's own: an independent copy of each class, its print-out, names and shapes."""
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.build import facts, filled, make
+from experiments.composition import compose
+from experiments.data import Digits
+from experiments.nets import CNN, MLP, ResNet
+
+
+class NeuralNetwork(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.linear_relu_stack = nn.Sequential(
+            nn.Linear(28 * 28, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
+        )
+
+    def forward(self, x):
+        return self.linear_relu_stack(self.flatten(x))
+
+
+class SimpleCNN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv_stack = nn.Sequential(
+            nn.Conv2d(1, 32, kernel_size=3, stride=1, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(kernel_size=2, stride=2),
+            nn.Conv2d(32, 64, kernel_size=3, stride=1, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(kernel_size=2, stride=2),
+        )
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(64 * 7 * 7, 10)
+
+    def forward(self, x):
+        return self.fc(self.flatten(self.conv_stack(x)))
+
+
+class TutorialBlock(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += x
+        return self.relu(out)
+
+
+class NetWithResBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.input_layer = nn.Conv2d(1, 16, kernel_size=3, padding=1)
+        self.resblock = TutorialBlock(16)
+        self.pool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = self.pool(self.resblock(self.input_layer(x)))
+        return self.fc(x.view(x.size(0), -1))
+
+
+MLP_PRINT = """\
+  (flatten): Flatten(start_dim=1, end_dim=-1)
+  (linear_relu_stack): Sequential(
+    (0): Linear(in_features=784, out_features=512, bias=True)
+    (1): ReLU()
+    (2): Linear(in_features=512, out_features=512, bias=True)
+    (3): ReLU()
+    (4): Linear(in_features=512, out_features=10, bias=True)
+  )
+)"""
+
+PAIRS = [
+    ("mlp", MLP, NeuralNetwork, 669_706),
+    ("cnn", CNN, SimpleCNN, 50_186),
+    ("resnet", ResNet, NetWithResBlock, 5_034),
+]
+
+
+def from_conf(choice):
+    """The network that `model=<choice>` builds with no override."""
+    return make(filled(compose(f"model={choice}")["model"]["net"], Digits()))
+
+
+def test_printed_structure_of_the_mlp_is_the_tutorials_listing():
+    assert str(from_conf("mlp")).split("\n", 1) == ["MLP(", MLP_PRINT]
+
+
+@pytest.mark.parametrize(("choice", "ours", "tutorials", "count"), PAIRS)
+class TestDefaults:
+    def test_structure_names_shapes_and_count(self, choice, ours, tutorials, count):
+        net, truth = from_conf(choice), tutorials()
+        printed = str(truth).replace("TutorialBlock", "ResBlock").split("\n", 1)[1]
+        assert str(net).split("\n", 1)[1] == printed
+        shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+        assert list(shapes.items()) == [(name, tuple(value.shape)) for name, value in truth.state_dict().items()]
+        assert sum(parameter.numel() for parameter in net.parameters()) == count
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_weights_load_strictly_and_logits_are_equal(self, choice, ours, tutorials, count, training):
+        torch.manual_seed(0)
+        net, truth, images = from_conf(choice), tutorials(), torch.randn(8, 1, 28, 28)
+        truth(images)  # moves running statistics away from their start
+        net.load_state_dict(truth.state_dict(), strict=True)
+        net.train(training)
+        truth.train(training)
+        assert torch.equal(net(images), truth(images))
+        truth.load_state_dict(net.state_dict(), strict=True)
+
+    def test_yaml_and_constructor_have_the_same_defaults(self, choice, ours, tutorials, count):
+        stated = {
+            name: value for name, value in compose(f"model={choice}")["model"]["net"].items() if value is not None
+        }
+        assert stated.pop("_target_") == f"experiments.nets.{ours.__name__}"
+        defaults = {name: p.default for name, p in inspect.signature(ours).parameters.items()}
+        from_data = facts(Digits())
+        assert set(defaults) - set(stated) == {name for name in defaults if name in from_data}
+        for name, value in stated.items():
+            assert (tuple(value) if isinstance(value, list) else value) == defaults[name], name
+
+    def test_every_parameter_gets_a_gradient(self, choice, ours, tutorials, count):
+        net = from_conf(choice)
+        net(torch.randn(4, 1, 28, 28)).logsumexp(1).sum().backward()
+        for name, parameter in net.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name

@@ -1,0 +1,91 @@
+"""Every file under conf, found by itself: it composes, it builds, it trains a step."""
+
+from pathlib import Path
+
+import pytest
+
+import experiments
+from experiments.build import build, make
+from experiments.composition import CONF
+from experiments.run import fit_and_test
+
+
+def choices(group: str) -> list[str]:
+    found = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    assert found, f"no config in conf/{group}"
+    return found
+
+
+GROUPS = [path.name for path in sorted(CONF.iterdir()) if path.is_dir() and path.name not in ("hydra", "local")]
+EVERY = [(group, choice) for group in GROUPS for choice in choices(group)]
+SMALL = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu", "callbacks=minimal")
+
+
+@pytest.mark.parametrize(("group", "choice"), EVERY, ids="=".join)
+def test_every_choice_composes(group, choice):
+    own = ["model.net._target_=experiments.nets.MLP"] if choice == "custom" else []
+    config = experiments.compose(f"{group}={choice}", *own)
+    assert config["model"]["_target_"]
+    assert config["run_dir"]
+
+
+@pytest.mark.parametrize("data", choices("data"))
+@pytest.mark.parametrize("model", [model for model in choices("model") if model != "custom"])
+def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, small_mnist, tmp_path):
+    where = [] if data == "digits" else [f"data.root={small_mnist}", "data.val_size=20"]
+    config = experiments.compose(
+        f"model={model}", f"data={data}", *where, *SMALL, f"run_dir={tmp_path}", "logger=none"
+    )
+    summary = fit_and_test(build(config), config)
+    assert summary["steps"] == 1
+    assert 0 <= summary["test/accuracy"] <= 1
+
+
+@pytest.mark.parametrize("group", ["optimizer", "scheduler", "loss"])
+def test_every_choice_trains_two_epochs(group, tmp_path):
+    for choice in choices(group):
+        config = experiments.compose(f"{group}={choice}", *SMALL, "trainer.max_epochs=2", f"run_dir={tmp_path}/{choice}",
+                                     "logger=none", "test=false")  # fmt: skip
+        assert fit_and_test(build(config), config)["steps"] == 2, choice
+
+
+@pytest.mark.parametrize("debug", choices("debug"))
+def test_every_debug_preset_runs(debug, tmp_path):
+    config = experiments.compose(f"debug={debug}", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "logger=none")
+    summary = fit_and_test(build(config), config)
+    if debug == "overfit":
+        assert summary["steps"] == 100
+        import torch
+
+        net = experiments.load(tmp_path / "checkpoints" / "best.ckpt")
+        data = make(config["data"])
+        data.setup("fit")
+        images, labels = data.on_after_batch_transfer(data.splits["train"].tensors, 0)
+        with torch.no_grad():
+            assert (net(images).argmax(1) == labels).float().mean() > 0.98
+
+
+def test_a_group_named_after_every_folder_is_in_the_defaults_list():
+    text = (CONF / "train.yaml").read_text()
+    for folder in (path.name for path in CONF.iterdir() if path.is_dir()):
+        assert f"{folder}:" in text or f"{folder}/" in text, folder
+
+
+def test_all_common_trainer_keys_need_no_plus():
+    import inspect
+
+    from lightning import Trainer
+
+    ours = set(experiments.compose()["trainer"]) - {"_target_"}
+    theirs = set(inspect.signature(Trainer).parameters)
+    assert ours <= theirs
+    assert theirs - ours <= {
+        "logger", "callbacks", "plugins", "enable_checkpointing", "fast_dev_run", "overfit_batches", "barebones",
+        "limit_predict_batches", "inference_mode", "reload_dataloaders_every_n_epochs", "enable_autolog_hparams",
+        "model_registry", "self",
+    }  # fmt: skip
+
+
+def test_a_users_local_defaults_are_taken_where_they_exist():
+    assert "optional local: default" in (CONF / "train.yaml").read_text()
+    assert "/conf/local/" in (Path(CONF).parent / ".gitignore").read_text()

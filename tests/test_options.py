@@ -1,0 +1,42 @@
+from dataclasses import dataclass
+
+import pytest
+
+from experiments.errors import UserError
+from experiments.options import option, read
+
+
+@dataclass
+class Schema:
+    """Do something: python scripts/something.py run=<dir>."""
+
+    run: str = option("the run directory")
+    count: int = option("how many", 3)
+    trust: list[str] = option("packages", [])
+
+
+def test_values_get_their_type():
+    assert read(Schema, ["run=a=b", "count=4", "trust=[x,y]"]) == Schema("a=b", 4, ["x", "y"])
+    assert read(Schema, ["run=r"]) == Schema("r", 3, [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "run must be given"),
+        (["run"], "'run' is not of the form key=value"),
+        (["rum=x"], "'rum' is not an option. Did you mean run"),
+        (["run=x", "count=many"], "many"),
+    ],
+)
+def test_mistakes_name_the_value_and_the_rule(arguments, message):
+    with pytest.raises(UserError, match=message):
+        read(Schema, arguments)
+
+
+def test_help_lists_every_option(capsys):
+    with pytest.raises(SystemExit) as ending:
+        read(Schema, ["--help"])
+    assert ending.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("Do something", "run", "count", "(default: 3)", "trust"))

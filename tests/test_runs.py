@@ -1,0 +1,76 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from experiments import runs
+from experiments.errors import UserError
+
+
+def test_what_starts_and_finishes_can_be_read_back(tmp_path):
+    config = {"seed": 0, "data": {"_target_": "experiments.data.Digits"}}
+    runs.start(tmp_path / "run", config, ["seed=0"])
+    assert runs.read_config(tmp_path / "run") == config
+    assert runs.read_summary(tmp_path / "run") is None
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["versions"]["torch"]
+    assert environment["command"]
+    runs.finish(tmp_path / "run", {"status": "finished"})
+    assert runs.read_summary(tmp_path / "run") == {"status": "finished"}
+
+
+def test_git_state_names_commit_and_changes(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    assert runs.git_state(tmp_path) == (None, "")
+    git("init")
+    (tmp_path / "code.py").write_text("a = 1\n")
+    git("add", ".")
+    git("commit", "-m", "first")
+    state, diff = runs.git_state(tmp_path)
+    assert len(state["commit"]) == 40
+    assert (state["changed"], diff) == ([], "")
+    (tmp_path / "code.py").write_text("a = 2\n")
+    state, diff = runs.git_state(tmp_path)
+    assert state["changed"] == [" M code.py"]
+    assert "+a = 2" in diff
+
+
+@pytest.mark.parametrize("text", [":", "- a list", "\x00", "!!python/object/apply:os.system [touch harmed]"])
+def test_a_damaged_config_is_named(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        runs.read_config(tmp_path)
+    assert not list(tmp_path.glob("harmed"))
+
+
+def test_a_folder_without_a_run_says_so(tmp_path):
+    with pytest.raises(UserError, match="is no run directory"):
+        runs.read_config(tmp_path)
+
+
+def test_a_summary_cannot_name_a_checkpoint_outside_its_run(tmp_path):
+    (tmp_path / "outside.ckpt").touch()
+    run = tmp_path / "run"
+    run.mkdir()
+    runs.finish(run, {"best_checkpoint": "../outside.ckpt"})
+    with pytest.raises(UserError, match="outside its run"):
+        runs.best_checkpoint(run)
+
+
+def test_ids_differ_between_processes_and_are_inherited_by_children():
+    code = "from experiments.composition import run_id; print(run_id())"
+    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(20)]
+    ids = [process.communicate()[0].strip() for process in started]
+    assert len(set(ids)) == 20
+    parent = (
+        "import subprocess, sys; from experiments.composition import run_id; "
+        f"print(run_id()); subprocess.run([sys.executable, '-c', {code!r}])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-uc", parent], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert printed[0] == printed[1]

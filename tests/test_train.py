@@ -1,0 +1,150 @@
+"""The scripts as users run them: real processes, real files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from experiments.loggers import RESULTS
+
+SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.accelerator=cpu")
+
+
+def only_run(folder: Path) -> Path:
+    (summary,) = folder.glob("runs/*/*/summary.json")
+    return summary.parent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "least"), [("mlp", 0.96), ("cnn", 0.97), ("resnet", 0.92)])
+def test_the_default_recipe_reaches_its_accuracy_and_evaluate_repeats_it(script, tmp_path, model, least):
+    process = script("train", f"model={model}", "trainer.accelerator=cpu")
+    assert process.returncode == 0, process.stderr
+    run = only_run(tmp_path)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["test/accuracy"] >= least
+    assert summary["epochs"] == 20
+    assert summary["steps"] == 800
+    assert summary["seed"] == 0
+    assert summary["device"] == "cpu"
+    assert 0 < summary["train_seconds"] < 120
+    assert (run / summary["best_checkpoint"]).is_file()
+    # what the screen says
+    lines = process.stdout.splitlines()
+    assert lines[0] == "data=digits (embedded, 1,797 images; data=mnist for MNIST)"
+    assert len([line for line in lines if line.startswith("epoch ")]) == 20
+    assert f"test/accuracy {summary['test/accuracy']:.4f}" in lines[-3]
+    assert lines[-2] == f"run directory: {run.relative_to(tmp_path)}"
+    assert lines[-1] == f"look at it: tensorboard --logdir {run.relative_to(tmp_path)}"
+    # what the directory holds
+    for name in ("config.yaml", "overrides.yaml", "environment.json", "train.log", "checkpoints/best.ckpt"):
+        assert (run / name).is_file(), name
+    assert len(list((run / "checkpoints").iterdir())) == 3
+    # what TensorBoard reads
+    events = EventAccumulator(str(run)).Reload()
+    tags = events.Tags()
+    names = {f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")}
+    assert names | {f"hp/{name}" for name in RESULTS} <= set(tags["scalars"])
+    assert events.Scalars("hp/test/accuracy")[-1].value == pytest.approx(summary["test/accuracy"])
+    assert len(events.Scalars("val/accuracy")) == 20
+    assert max(point.value for point in events.Scalars("val/accuracy")) == pytest.approx(summary["val/accuracy"])
+    assert {"config/text_summary", "network/text_summary"} <= set(tags["tensors"])
+    assert any("hparams" in tag for tag in events.summary_metadata)
+    # the same number again, from the directory alone, wherever it lies
+    moved = tmp_path / "moved"
+    run.rename(moved)
+    process = script("evaluate", f"run={moved}", "accelerator=cpu")
+    assert process.returncode == 0, process.stderr
+    results = dict(line.split() for line in process.stdout.splitlines())
+    assert float(results["test/accuracy"]) == pytest.approx(summary["test/accuracy"], abs=1e-6)
+    assert float(results["test/loss"]) == pytest.approx(summary["test/loss"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "epochs", "least"), [("mlp", 5, 0.978), ("cnn", 3, 0.985)])
+def test_mnist_reaches_its_accuracy(script, tmp_path, mnist_root, model, epochs, least):
+    where = f"data.root={Path(mnist_root).absolute()}"
+    process = script("train", "data=mnist", where, f"model={model}", f"trainer.max_epochs={epochs}")
+    assert process.returncode == 0, process.stderr
+    assert json.loads((only_run(tmp_path) / "summary.json").read_text())["test/accuracy"] >= least
+
+
+def test_a_multirun_leaves_a_directory_a_job(script, tmp_path):
+    process = script("train", "-m", "model=mlp,cnn,resnet", *SHORT)
+    assert process.returncode == 0, process.stderr
+    summaries = sorted(tmp_path.glob("runs/multirun/*/*/summary.json"))
+    assert [path.parent.name for path in summaries] == ["0", "1", "2"]
+    counts = [json.loads(path.read_text())["parameters"] for path in summaries]
+    assert counts == [669_706, 50_186, 5_034]
+
+
+def test_the_test_split_is_left_alone_where_asked(script, tmp_path):
+    process = script("train", "test=false", *SHORT)
+    assert process.returncode == 0, process.stderr
+    assert "test/accuracy" not in json.loads((only_run(tmp_path) / "summary.json").read_text())
+
+
+MISTAKES = [
+    (["data=mnist", "data.root=nowhere"], 2, ["nowhere/MNIST/raw", "train-images-idx3-ubyte.gz", "data=digits"]),
+    (["optimizer.lr=-1"], 2, ["learning rate: -1"]),
+    (["model.net.activation=relo"], 2, ["activation='relo'", "ReLU", "Tanh"]),
+    (["model.net._target_=nowhere.Net"], 2, ["nowhere.Net"]),
+    (["trainer.max_epochs=-1"], 2, ["trainer.max_epochs"]),
+    (["trainer.accelerator=tpux"], 2, ["tpux"]),
+    (["model=mpl"], 1, ["mpl", "mlp"]),
+    (["data.batchsize=3"], 1, ["batchsize"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_ends_with_one_message_and_no_traceback(script, arguments, code, words):
+    # no proxy and no name service: nothing can be downloaded
+    process = script("train", *arguments, http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9")
+    assert process.returncode == code
+    assert "Traceback" not in process.stderr
+    for word in words:
+        assert word in process.stderr
+
+
+def test_an_accelerator_that_is_absent_ends_the_run_at_once(script, tmp_path):
+    import torch
+
+    absent = "mps" if torch.cuda.is_available() else "gpu"
+    if absent == "gpu" and torch.backends.mps.is_available():
+        absent = "cuda"
+    process = script("train", "model=resnet", f"trainer.accelerator={absent}")
+    assert process.returncode == 2
+    assert f"trainer.accelerator={absent} is not available" in process.stderr
+    assert "present: cpu" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_a_fault_of_the_program_keeps_its_traceback_and_is_recorded(script, tmp_path):
+    (tmp_path / "faulty.py").write_text(
+        "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self): super().__init__(1, 1)\n"
+    )
+    process = script("train", "model=custom", "model.net._target_=faulty.Net")
+    assert process.returncode == 1
+    assert "Traceback" in process.stderr
+    run = only_run(tmp_path)
+    assert json.loads((run / "summary.json").read_text())["status"] == "failed"
+    assert "Traceback" in (run / "error.txt").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["model=nothing"]])
+def test_help_and_config_never_wait_for_torch(arguments):
+    import subprocess
+    import sys
+
+    from tests.conftest import ROOT
+
+    code = (
+        f"import runpy, sys; sys.argv = ['train.py', *{arguments!r}]\n"
+        f"try: runpy.run_path({str(ROOT / 'scripts' / 'train.py')!r}, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('heavy:', sorted({'torch', 'lightning', 'sklearn', 'torchvision'} & set(sys.modules)))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "heavy: []"
