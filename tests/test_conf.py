@@ -44,8 +44,14 @@ def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, sm
 @pytest.mark.parametrize("group", ["optimizer", "scheduler", "loss"])
 def test_every_choice_trains_two_epochs(group, tmp_path):
     for choice in choices(group):
-        config = experiments.compose(f"{group}={choice}", *SMALL, "trainer.max_epochs=2", f"run_dir={tmp_path}/{choice}",
-                                     "logger=none", "test=false")  # fmt: skip
+        config = experiments.compose(
+            f"{group}={choice}",
+            f"run_dir={tmp_path}/{choice}",
+            "logger=none",
+            "test=false",
+            *SMALL,
+            "trainer.max_epochs=2",
+        )
         assert fit_and_test(build(config), config)["steps"] == 2, choice
 
 
