@@ -5,7 +5,9 @@ network: ``net`` (its resolved config), ``image_shape``, ``mean``, ``std`` and `
 """
 
 import io
+import logging
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from experiments.errors import UserError
+
+log = logging.getLogger(__name__)
+ROLLING = re.compile(r"rolling-(?P<epoch>\d+)-(?P<step>\d+)\.ckpt")
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -81,6 +86,35 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read with ``weights_only``, whatever was asked for."""
         return read(path, map_location)
+
+
+def rolling_name(epoch: int, step: int) -> str:
+    """The file name of a checkpoint to go on from."""
+    return f"rolling-{epoch:04d}-{step:07d}.ckpt"
+
+
+def rolling_files(folder: Path) -> list[tuple[int, Path]]:
+    """Step and path of every checkpoint to go on from, the newest first."""
+    found = [(match, path) for path in folder.glob("rolling-*.ckpt") if (match := ROLLING.fullmatch(path.name))]
+    return sorted(((int(match["step"]), path) for match, path in found), reverse=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove the unfinished files of writes that were killed."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint to go on from that is whole; says which ones it passes over, and why."""
+    for _, path in rolling_files(folder):
+        try:
+            read(path)
+        except UserError as error:
+            log.warning("passed over: %s", error)
+        else:
+            return path
+    return None
 
 
 def card(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:

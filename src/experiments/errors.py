@@ -1,4 +1,6 @@
-"""The one exception for mistakes that a user can mend."""
+"""Why a run may end early: a mistake that the user can mend, or a signal."""
+
+import signal
 
 
 class UserError(Exception):
@@ -6,3 +8,11 @@ class UserError(Exception):
 
     Scripts print the message alone and exit with code 2; a traceback would only hide it.
     """
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop, and it did, leaving a checkpoint to go on from."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"stopped by {signal.Signals(number).name}")

@@ -42,22 +42,6 @@ def prepare_process() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
 
 
-class Stopwatch(Callback):
-    """Seconds of training with validation, without set-up and test."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._started = math.nan
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start."""
-        self._started = time.perf_counter()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop."""
-        self.seconds = time.perf_counter() - self._started
-
-
 def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Run a composed config to its end and leave a run directory; return what ``summary.json`` says.
 

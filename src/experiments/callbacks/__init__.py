@@ -1,5 +1,8 @@
 """What happens beside training."""
 
+from experiments.callbacks.finite import FiniteLoss
 from experiments.callbacks.progress import Progress
+from experiments.callbacks.rolling import RollingCheckpoint
+from experiments.callbacks.stopwatch import Stopwatch
 
-__all__ = ["Progress"]
+__all__ = ["FiniteLoss", "Progress", "RollingCheckpoint", "Stopwatch"]

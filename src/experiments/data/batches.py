@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 
 class ShuffledBatches(Sampler[Tensor]):
@@ -14,6 +14,8 @@ class ShuffledBatches(Sampler[Tensor]):
 
     Every rank gets the same number of samples, none of them twice. What does not divide by ``world_size`` is left
     out: the last of the epoch's order, so never always the same ones. Lightning calls ``set_epoch``.
+
+    ``state_dict`` holds the position in the epoch, and the first iteration after ``load_state_dict`` goes on from it.
     """
 
     def __init__(self, num_samples: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -23,6 +25,8 @@ class ShuffledBatches(Sampler[Tensor]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self.position = 0  # batches of this epoch that were yielded
+        self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration yields."""
@@ -35,7 +39,31 @@ class ShuffledBatches(Sampler[Tensor]):
         state = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
         order = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(int(state[0])))
         share = order[: self.num_samples - self.num_samples % self.world_size][self.rank :: self.world_size]
-        yield from share.split(self.batch_size)
+        start, self.start = self.start, 0
+        for self.position, batch in enumerate(share.split(self.batch_size)[start:], start + 1):
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the epoch were yielded."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start the next iteration behind the batches that were yielded already."""
+        self.start = self.position = state["position"]
+
+
+class ResumableLoader(DataLoader[tuple[Tensor, ...]]):
+    """A DataLoader over ``ShuffledBatches`` whose position Lightning puts into checkpoints."""
+
+    sampler: ShuffledBatches
+
+    def state_dict(self) -> dict[str, int]:
+        """The sampler's position."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from a position."""
+        self.sampler.load_state_dict(state)
 
 
 class SequentialBatches(Sampler[Tensor]):

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from experiments.data.batches import SequentialBatches, ShuffledBatches
+from experiments.data.batches import ResumableLoader, SequentialBatches, ShuffledBatches
 from experiments.errors import UserError
 
 # Splits never follow the experiment's seed: runs with different seeds must be comparable.
@@ -138,7 +138,8 @@ class ImageDataModule(LightningDataModule):
 
     def loader(self, split: str, batches: Sampler[Tensor]) -> DataLoader[tuple[Tensor, ...]]:
         """A standard DataLoader whose sampler yields whole batches of indices, so nothing is collated."""
-        return DataLoader(self.splits[split], sampler=batches, batch_size=None)
+        loader = ResumableLoader if isinstance(batches, ShuffledBatches) else DataLoader
+        return loader(self.splits[split], sampler=batches, batch_size=None)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

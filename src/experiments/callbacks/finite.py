@@ -1,0 +1,64 @@
+"""A loss that is not finite ends the run before it reaches a checkpoint."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from experiments.errors import UserError
+
+
+class FiniteLoss(Callback):
+    """Raises UserError when a training loss was NaN or infinite.
+
+    Losses stay on the device and are looked at together: every ``every_n_steps`` batches, before each validation and
+    before every checkpoint, so that none is written of a network that is lost.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps={every_n_steps} must be at least 1")
+        self.every_n_steps = every_n_steps
+        self._losses: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the loss; look at the noted ones now and then."""
+        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):
+            self._losses.append(loss.detach())
+        if len(self._losses) >= self.every_n_steps:
+            self.check(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look before the best checkpoint is chosen."""
+        self.check(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Look before a checkpoint is written."""
+        self.check(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the rest."""
+        self.check(trainer)
+
+    def check(self, trainer: Trainer) -> None:
+        """Raise UserError if a noted loss is not finite; forget them otherwise."""
+        if not self._losses:
+            return
+        losses, self._losses = torch.stack(self._losses), []
+        wrong = (~losses.isfinite()).nonzero().flatten().tolist()
+        if not wrong:
+            return
+        ago = len(losses) - 1 - wrong[0]
+        rates = ", ".join(f"{group['lr']:g}" for optimizer in trainer.optimizers for group in optimizer.param_groups)
+        raise UserError(
+            f"the training loss became {losses[wrong[0]].item()} {ago} batches before step {trainer.global_step} (epoch "
+            f"{trainer.current_epoch}, batch {trainer.fit_loop.batch_idx - ago}; learning rate now {rates}). No checkpoint "
+            "since then was written. Lower optimizer.lr, clip gradients (trainer.gradient_clip_val=1), or look for the "
+            "operation with debug=anomaly."
+        )
