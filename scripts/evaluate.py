@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from experiments.errors import UserError
-from experiments.options import option, read, stop
+from experiments.errors import UserError, stop
+from experiments.options import option, read
 
 
 @dataclass

@@ -8,8 +8,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
-from experiments.composition import plain, register_resolvers
-from experiments.errors import UserError
+from experiments.composition import missing_run, plain, register_resolvers
+from experiments.errors import Stopped, UserError, stop
 
 register_resolvers()
 sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
@@ -27,11 +27,17 @@ def main(config: DictConfig) -> None:
         train(plain(config), list(HydraConfig.get().overrides.task))
     except UserError as error:
         raise Mistake(f"error: {error}") from error
+    except Stopped as stopped:
+        sys.exit(stopped.exit_code)
 
 
 if __name__ == "__main__":
+    if mistake := missing_run(sys.argv[1:]):
+        stop(UserError(mistake))
     try:
         main()
     except SystemExit as ending:
         # Hydra ends with 1 whatever went wrong; its own composition errors keep that
         sys.exit(2 if isinstance(ending.__context__, Mistake) else ending.code)
+    except KeyboardInterrupt:
+        sys.exit("interrupted before there was anything to save")

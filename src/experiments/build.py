@@ -127,27 +127,29 @@ def check_accelerator(name: str) -> None:
         )
 
 
-def build_trainer(config: Config) -> Trainer:
+def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     """The Trainer with its callbacks and loggers; a callback or logger that is null is off."""
     check_accelerator(config["trainer"]["accelerator"])
     callbacks = [make(callback) for callback in config["callbacks"].values() if callback]
     loggers = [make(logger) for logger in (config["logger"] or {}).values() if logger]
-    plugins = [checkpoints.AtomicCheckpointIO()]
+    moved = (moved_from, str(config["run_dir"])) if moved_from else None
+    plugins = [checkpoints.AtomicCheckpointIO(moved)]
     trainer: Trainer = make(config["trainer"], callbacks=callbacks, logger=loggers, plugins=plugins)
     return trainer
 
 
-def build(config: Config) -> Experiment:
+def build(config: Config, moved_from: str | None = None) -> Experiment:
     """Build everything that a composed config describes.
 
     Args:
         config: plain values, resolved: what ``experiments.compose`` returns.
+        moved_from: the folder that a resumed run lay in before.
 
     Raises:
         UserError: if the config names what does not exist, or values that do not go together.
     """
     data: LightningDataModule = make(config["data"])
-    return Experiment(data, build_classifier(config, data), build_trainer(config))
+    return Experiment(data, build_classifier(config, data), build_trainer(config, moved_from))
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:

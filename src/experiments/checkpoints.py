@@ -47,6 +47,17 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}. Earlier files are untouched.") from error
 
 
+def relocated(value: Any, old: str, new: str) -> Any:
+    """The same values, with every path below the folder ``old`` now below ``new``, keys included."""
+    if isinstance(value, dict):
+        return {relocated(key, old, new): relocated(part, old, new) for key, part in value.items()}
+    if isinstance(value, list):
+        return [relocated(part, old, new) for part in value]
+    if isinstance(value, str) and (value == old or old + os.sep in value):
+        return value.replace(old, new)
+    return value
+
+
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint that is whole, running no code from it.
 
@@ -73,7 +84,14 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written atomically and durably, and read without running code."""
+    """Lightning's checkpoint files, written atomically and durably, and read without running code.
+
+    ``moved`` names the folder a run lay in and the one it lies in now, for the paths that callbacks keep.
+    """
+
+    def __init__(self, moved: tuple[str, str] | None = None) -> None:
+        super().__init__()
+        self.moved = moved
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside the target, flush to the disk, then rename."""
@@ -85,7 +103,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Read with ``weights_only``, whatever was asked for."""
-        return read(path, map_location)
+        content = read(path, map_location)
+        if self.moved is not None and "callbacks" in content:
+            content["callbacks"] = relocated(content["callbacks"], *self.moved)
+        return content
 
 
 def rolling_name(epoch: int, step: int) -> str:

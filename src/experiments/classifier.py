@@ -54,8 +54,11 @@ class Classifier(LightningModule):
         extra = {} if metrics is None else dict(metrics)
         self.metrics = nn.ModuleDict()
         for stage in STAGES:
-            # nan_strategy: what a loss that is not finite means is for callbacks to say, without a look at every value
-            own = {"loss": MeanMetric(nan_strategy="disable"), "accuracy": MulticlassAccuracy(num_classes, average="micro")}
+            # what a loss that is not finite means is for callbacks to say, without a look at every value
+            own = {
+                "loss": MeanMetric(nan_strategy="disable"),
+                "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            }
             further = {} if stage == "train" else {name: metric.clone() for name, metric in extra.items()}
             # A ModuleDict cannot have the key "train": that is a method of every module.
             self.metrics[f"{stage}/"] = nn.ModuleDict({**own, **further})

@@ -7,10 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf, open_dict, read_write
+import yaml
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUN_ID = "EXPERIMENTS_RUN_ID"
+RUN_DIR = "<run directory>"
+_FOUND: dict[str, str] = {}
 
 
 def run_id() -> str:
@@ -19,9 +23,70 @@ def run_id() -> str:
     return os.environ.setdefault(RUN_ID, fresh)
 
 
+def run_folder(name: str, resume: str | None, *, _root_: DictConfig) -> str:
+    """The folder a run works in: a new one, or that of the run that ``resume`` names."""
+    fresh = f"runs/{name}/{run_id()}"
+    if resume is None:
+        return fresh
+    if resume == "auto":  # once found it stays: a run that is worked on is no longer free to be found
+        if fresh not in _FOUND:
+            _FOUND[fresh] = str(newest_unfinished(name, _root_) or fresh)
+        return _FOUND[fresh]
+    path = Path(resume)
+    return str(path.parent.parent if path.suffix == ".ckpt" else path)
+
+
+def missing_run(arguments: Sequence[str]) -> str | None:
+    """What is wrong with a ``resume=`` on the command line, said before Hydra makes a folder of that name."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "resume" and value not in ("auto", "null") and not Path(value.strip("'\"")).exists():
+            return f"{argument}: there is no such run directory or checkpoint"
+    return None
+
+
+def newest_unfinished(name: str, config: DictConfig) -> Path | None:
+    """The newest run of this name and config that has no summary yet and that no process works on."""
+    composed = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    with open_dict(composed):
+        composed.run_dir = RUN_DIR
+    ours = plain(composed)
+    for path in sorted(Path("runs", name).glob("*/config.yaml"), reverse=True):
+        if (path.parent / "summary.json").exists() or is_locked(path.parent):
+            continue
+        stored = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(stored, dict)
+        old = str(stored.get("run_dir"))
+        theirs = yaml.safe_load(yaml.safe_dump(stored).replace(old, RUN_DIR))
+        if {**theirs, "resume": None} == {**ours, "resume": None}:
+            return path.parent
+    return None
+
+
+def lock(folder: Path) -> FileLock:
+    """The lock that a process holds while it works in a run directory; the system frees it when the process ends."""
+    return FileLock(folder / ".lock")
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living process works in a run directory."""
+    try:
+        with lock(folder).acquire(timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+def hydra_folder(resume: str | None) -> str | None:
+    """Where Hydra keeps its own files: nowhere for a resumed run, whose first ones stay."""
+    return None if resume else ".hydra"
+
+
 def register_resolvers() -> None:
-    """Make ``${run_id:}`` known to configs."""
+    """Make ``${run_id:}``, ``${run_folder:name,resume}`` and ``${hydra_folder:resume}`` known to configs."""
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("hydra_folder", hydra_folder, replace=True)
 
 
 def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:

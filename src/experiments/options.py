@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -51,9 +51,3 @@ def read(schema: type[Schema], arguments: list[str] | None = None) -> Schema:
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from error
     return result
-
-
-def stop(error: UserError) -> NoReturn:
-    """End a script over a mistake of the user's: the message alone, exit code 2."""
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(2)

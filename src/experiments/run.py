@@ -1,9 +1,7 @@
 """Fit, test, record: what one run does. Knows no Hydra."""
 
 import logging
-import math
 import os
-import time
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer, seed_everything
+from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from experiments import loggers, runs
+from experiments import loggers, resume, runs
 from experiments.build import Experiment, build
-from experiments.errors import UserError
+from experiments.callbacks import Stopwatch
+from experiments.errors import Stopped, UserError
+from experiments.runs import is_first_rank
 
 log = logging.getLogger(__name__)
 
@@ -46,43 +46,78 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
     """Run a composed config to its end and leave a run directory; return what ``summary.json`` says.
 
     Args:
-        config: plain values, resolved: what ``experiments.compose`` returns.
+        config: plain values, resolved: what ``experiments.compose`` returns. With ``resume``, its ``run_dir`` is the
+            run to go on with, and the config stored there rules.
         overrides: what was typed, for the record.
 
     Raises:
         UserError: if the config cannot be run; the message says what to change.
+        Stopped: if a signal ended the run; it can be resumed.
     """
     prepare_process()
     run_dir = Path(config["run_dir"])
-    seed_everything(config["seed"], workers=True, verbose=False)
-    _on_rank_zero(runs.start, run_dir, config, overrides)
-    try:
-        experiment = build(config)
-        summary = fit_and_test(experiment, config)
-    except BaseException as error:
-        failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "seed": config["seed"]}
-        _on_rank_zero(runs.finish, run_dir, failed)
-        if not isinstance(error, UserError):
+    with runs.occupied(run_dir):
+        going_on = None
+        if config["resume"]:
+            going_on = resume.plan(config, overrides)
+            summary = runs.read_summary(run_dir)
+            if summary and summary["status"] == "finished" and not going_on.longer:
+                log.info("the run in %s is finished: nothing to resume", shown(run_dir))
+                return summary
+            config = going_on.config
+            if "tensorboard" in config["logger"]:
+                config["logger"]["tensorboard"]["purge_step"] = going_on.logged_steps
+            (run_dir / "summary.json").unlink(missing_ok=True)
+        else:
+            _on_rank_zero(runs.start, run_dir, config, overrides)
+        seed_everything(config["seed"], workers=True, verbose=False)
+        try:
+            experiment = build(config, going_on.moved_from if going_on else None)
+            summary = fit_and_test(experiment, config, going_on.checkpoint if going_on else None)
+        except Stopped as stopped:
+            if not is_first_rank():  # the first rank speaks for all; another's exit code would kill it
+                raise SystemExit(0) from None
+            log.warning("%s; go on with: python scripts/train.py resume=%s", stopped, shown(run_dir))
+            raise
+        except Exception as error:
+            error = explained(error, config)
+            failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "seed": config["seed"]}
+            _on_rank_zero(runs.finish, run_dir, failed)
+            if isinstance(error, UserError):
+                raise error from None
             (run_dir / "error.txt").write_text(traceback.format_exc())
-        raise
-    _on_rank_zero(runs.finish, run_dir, summary)
+            raise
+        _on_rank_zero(runs.finish, run_dir, summary)
     _on_rank_zero(_say_result, summary, run_dir)
     return summary
 
 
-def fit_and_test(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Train, then evaluate the best checkpoint on the test split once; return the summary."""
+def explained(error: Exception, config: Mapping[str, Any]) -> Exception:
+    """A UserError for a fault that the user can mend, such as too little memory; otherwise the error itself."""
+    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if out_of_memory and not isinstance(error, UserError):
+        return UserError(
+            f"out of memory: {str(error).splitlines()[0]} Lower data.batch_size (now "
+            f"{config['data'].get('batch_size')}; trainer.accumulate_grad_batches keeps the effective size) or the "
+            "network's width, or use trainer.precision=bf16-mixed."
+        )
+    return error
+
+
+def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: Path | None = None) -> dict[str, Any]:
+    """Train, from a checkpoint if given, then evaluate the best one on the test split once; return the summary."""
     data, classifier, trainer = experiment.data, experiment.classifier, experiment.trainer
     net = getattr(classifier, "net", classifier)
     _on_rank_zero(_say_start, experiment)
     loggers.introduce(trainer.loggers, config, net)
     stopwatch = Stopwatch()
-    trainer.callbacks.append(stopwatch)  # type: ignore[attr-defined]
-    trainer.fit(classifier, datamodule=data)
+    trainer.callbacks.insert(0, stopwatch)  # type: ignore[attr-defined]  # checkpoint callbacks stay the last
+    trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
     best = best_of(trainer)
     accuracy = best.best_model_score if best else trainer.callback_metrics.get("val/accuracy")
-    summary = {
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    summary: dict[str, Any] = {
         "status": "finished",
         "val/accuracy": None if accuracy is None else float(accuracy),
         "best_checkpoint": os.path.relpath(best.best_model_path, config["run_dir"]) if best else None,
@@ -91,6 +126,8 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any]) -> dict[str,
         "train_seconds": round(stopwatch.seconds, 3),
         "device": device_name(trainer),
         "seed": config["seed"],
+        "train/loss": logged.get("train/loss"),
+        "train/accuracy": logged.get("train/accuracy"),
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
     }
     if config["test"]:
@@ -119,6 +156,11 @@ def _on_rank_zero(function: Any, *arguments: Any) -> None:
     rank_zero_only(function)(*arguments)
 
 
+def shown(path: Path) -> str:
+    """A path as a user would type it: relative where it lies below the current folder."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def _say_start(experiment: Experiment) -> None:
     data, classifier = experiment.data, experiment.classifier
     note = getattr(data, "note", "")
@@ -128,7 +170,7 @@ def _say_start(experiment: Experiment) -> None:
 
 
 def _say_result(summary: Mapping[str, Any], run_dir: Path) -> None:
-    where = os.path.relpath(run_dir) if run_dir.is_relative_to(Path.cwd()) else str(run_dir)
+    where = shown(run_dir)
     names = ("test/accuracy", "test/loss", "val/accuracy")
     results = [f"{name} {summary[name]:.4f}" for name in names if summary.get(name) is not None]
     log.info("%s  in %.1f s of training", "  ".join(results), summary["train_seconds"])

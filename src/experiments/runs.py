@@ -13,17 +13,20 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import Timeout
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from experiments.checkpoints import write_atomically
-from experiments.composition import CONF
+from experiments.composition import CONF, lock
 from experiments.errors import UserError
 
 PACKAGES = (
@@ -36,6 +39,29 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
 )
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for all ranks of its run."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+@contextmanager
+def occupied(run_dir: Path) -> Iterator[None]:
+    """Work in a run directory as the only process; other ranks of the same run stand behind the first.
+
+    Raises:
+        UserError: if another process works there.
+    """
+    if not is_first_rank():
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock(run_dir).acquire(timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"another process works in {run_dir}: wait for it, or name another run") from None
 
 
 def start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:

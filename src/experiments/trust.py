@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.utils import get_class
-from lightning import LightningDataModule, LightningModule
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,8 +17,8 @@ from torchmetrics import Metric
 
 from experiments.errors import UserError
 
-PACKAGES = ("experiments", "torch.nn", "torch.optim", "torchmetrics")
-KINDS = (nn.Module, Optimizer, LRScheduler, Metric, LightningModule, LightningDataModule)
+PACKAGES = ("experiments", "torch.nn", "torch.optim", "torchmetrics", "lightning")
+KINDS = (nn.Module, Optimizer, LRScheduler, Metric, LightningModule, LightningDataModule, Trainer, Callback, Logger)
 _HYDRA_KEYS = {"_target_", "_partial_"}
 
 
@@ -64,4 +65,7 @@ def _check_target(target: object, source: str, trust: Sequence[str]) -> None:
         raise UserError(f"{source}: _target_={target!r} cannot be found: {error}") from error
     # The name alone proves nothing: modules hold what they import, such as torch.nn.functional.warnings.sys.exit.
     if not (issubclass(cls, KINDS) and _within(cls.__module__, allowed)):
-        raise UserError(f"{source}: _target_={target!r} is no network, loss, optimizer, schedule, metric or data set")
+        raise UserError(
+            f"{source}: _target_={target!r} is no network, loss, optimizer, schedule, metric, "
+            "data set, trainer, callback or logger"
+        )

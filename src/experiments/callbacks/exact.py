@@ -52,7 +52,9 @@ def _rank_state(module: LightningModule) -> dict[str, Any]:
         "cuda": torch.cuda.get_rng_state(module.device) if module.device.type == "cuda" else None,
         "metrics": {
             name: {
-                "states": {key: value.clone() for key, value in metric.metric_state.items() if torch.is_tensor(value)},
+                "states": {
+                    key: value.clone() for key, value in metric.metric_state.items() if torch.is_tensor(value)
+                },
                 "updates": metric.update_count,
             }
             for name, metric in _metrics(module).items()

@@ -42,7 +42,7 @@ class FiniteLoss(Callback):
         """Look before a checkpoint is written."""
         self.check(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the rest."""
         self.check(trainer)
 
@@ -57,8 +57,8 @@ class FiniteLoss(Callback):
         ago = len(losses) - 1 - wrong[0]
         rates = ", ".join(f"{group['lr']:g}" for optimizer in trainer.optimizers for group in optimizer.param_groups)
         raise UserError(
-            f"the training loss became {losses[wrong[0]].item()} {ago} batches before step {trainer.global_step} (epoch "
-            f"{trainer.current_epoch}, batch {trainer.fit_loop.batch_idx - ago}; learning rate now {rates}). No checkpoint "
-            "since then was written. Lower optimizer.lr, clip gradients (trainer.gradient_clip_val=1), or look for the "
-            "operation with debug=anomaly."
+            f"the training loss became {losses[wrong[0]].item()} in epoch {trainer.current_epoch}, batch "
+            f"{trainer.fit_loop.batch_idx - ago} (found at step {trainer.global_step}, learning rate {rates}). No "
+            "checkpoint was written since. Lower optimizer.lr, clip gradients (trainer.gradient_clip_val=1), or find "
+            "the operation with debug=anomaly."
         )

@@ -29,6 +29,20 @@ class Progress(TQDMProgressBar):
             self._say(trainer, trainer.current_epoch)
         self._epoch_started = time.perf_counter()
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run may start in the middle of an epoch."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.fit_loop.is_resuming:
+            self._epoch_started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best validation accuracy so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with it."""
+        self._best = state_dict["best"]
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the last epoch's line."""
         super().on_train_end(trainer, pl_module)

@@ -1,6 +1,7 @@
 """Checkpoints to go on from: saved on time, on signals, and only where Lightning can go on exactly."""
 
 import logging
+import os
 import signal
 import time
 from pathlib import Path
@@ -25,8 +26,8 @@ class RollingCheckpoint(Checkpoint):
     Saves are due every so many epochs, optimizer steps or minutes, and at SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, which
     end the run after the save; a second Ctrl-C ends it at once. A save that is due on an epoch's last batch, or where
     validation or a gradient is pending, waits for the next batch: Lightning would resume it without the validation
-    and without what happens at an epoch's end. Runs whose every batch is such a one (one batch an epoch) save nothing,
-    and start over when resumed.
+    and without what happens at an epoch's end. Runs whose every batch is such a one (one batch an epoch) save
+    nothing, and start over when resumed.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class RollingCheckpoint(Checkpoint):
         self._saved_time = time.monotonic()
         self._due = False
         if self._state:
+            # Lightning leaves the loader's position out where the schedule has asked for the number of steps before
+            trainer.fit_loop._load_combined_loader_states()
             restore(trainer, pl_module, self._state)
             self._state = {}
         try:
@@ -112,7 +115,7 @@ class RollingCheckpoint(Checkpoint):
     def save(self, trainer: Trainer) -> None:
         """Write a checkpoint, then remove all but the last ``keep`` up to this step."""
         step = trainer.global_step
-        trainer.save_checkpoint(self.dirpath / rolling_name(trainer.current_epoch, step))
+        trainer.save_checkpoint(self.dirpath / rolling_name(trainer.current_epoch, step), weights_only=False)
         self._due = False
         self._saved_step, self._saved_time = step, time.monotonic()
         if trainer.is_global_zero:
@@ -137,8 +140,7 @@ class RollingCheckpoint(Checkpoint):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal == signal.SIGINT == number:
-            self._restore_handlers()
-            raise KeyboardInterrupt
+            os._exit(128 + number)
         self._signal = number
         again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
         log.warning("%s: saving a checkpoint after this step, then stopping%s", signal.Signals(number).name, again)

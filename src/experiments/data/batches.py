@@ -40,7 +40,8 @@ class ShuffledBatches(Sampler[Tensor]):
         order = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(int(state[0])))
         share = order[: self.num_samples - self.num_samples % self.world_size][self.rank :: self.world_size]
         start, self.start = self.start, 0
-        for self.position, batch in enumerate(share.split(self.batch_size)[start:], start + 1):
+        for position, batch in enumerate(share.split(self.batch_size)[start:], start + 1):
+            self.position = position
             yield batch
 
     def state_dict(self) -> dict[str, int]:

@@ -1,0 +1,159 @@
+"""Going on with a run: whose config rules, what may change, and from which checkpoint."""
+
+import inspect
+import logging
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments import checkpoints, runs
+from experiments.errors import UserError
+from experiments.trust import check_config
+
+log = logging.getLogger(__name__)
+
+# What does not change what is learned. More epochs do not either, unless the schedule was planned for fewer.
+MAY_CHANGE = (
+    "resume",
+    "test",
+    "trust",
+    "logger",
+    "data.root",
+    "callbacks.progress",
+    "callbacks.model_summary",
+    "callbacks.learning_rate",
+    "callbacks.rolling_checkpoint",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.num_nodes",
+    "trainer.profiler",
+)
+_FOLDERS = ("dirpath", "save_dir", "default_root_dir", "run_dir")
+
+
+@dataclass
+class Plan:
+    """How to go on: the config, the folder the run lay in before, the checkpoint (None starts over), a new length."""
+
+    config: dict[str, Any]
+    moved_from: str
+    checkpoint: Path | None
+    longer: bool
+
+    @property
+    def logged_steps(self) -> int:
+        """How many steps of the loggers' x-axis the checkpoint holds; what comes behind them will be logged again."""
+        if self.checkpoint is None:
+            return 0
+        loops = checkpoints.read(self.checkpoint)["loops"]["fit_loop"]
+        return int(loops["epoch_loop.state_dict"]["_batches_that_stepped"]) + 1
+
+
+def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
+    """Decide how ``resume=`` goes on in ``config["run_dir"]``.
+
+    The stored config rules; of the composed one, only what was typed on the command line is compared with it.
+
+    Raises:
+        UserError: if there is no run, its config names what is not trusted, or what was typed would change what is
+            learned; the message shows every difference.
+    """
+    run_dir = Path(config["run_dir"])
+    source = str(run_dir / "config.yaml")
+    stored = runs.read_config(run_dir)
+    moved_from = str(stored.get("run_dir", run_dir))
+    stored = checkpoints.relocated(stored, moved_from, str(run_dir))
+    check_config(stored, source, config["trust"])
+    for name, folder in _folders(stored):
+        if not Path(folder).resolve().is_relative_to(run_dir.resolve()):
+            raise UserError(f"{source}: {name}={folder} lies outside the run directory, which a run must not leave")
+
+    changes, refused = {}, []
+    for name in _typed(overrides):
+        now, before = dict(_leaves(_at(config, name), name)), dict(_leaves(_at(stored, name), name))
+        for leaf in sorted(now.keys() | before.keys()):
+            if now.get(leaf) != before.get(leaf):
+                changes[leaf] = now.get(leaf)
+                if not _within(leaf, MAY_CHANGE):
+                    refused.append(f"{leaf}: {before.get(leaf)} -> {now.get(leaf)}")
+    if refused:
+        raise UserError(
+            f"the run in {run_dir} goes on with its own config, and these overrides differ from it:\n  "
+            + "\n  ".join(refused)
+            + "\nLeave them out, or start a new run with them (without resume=)."
+        )
+    longer = bool(changes.keys() & {"trainer.max_epochs", "trainer.max_steps"})
+    if longer and _plans_steps(stored):
+        raise UserError(
+            f"scheduler={stored['scheduler']['_target_']} was planned for {stored['trainer']['max_epochs']} epochs, "
+            "so the run cannot get another length. Start a new run, with scheduler=constant if its end is open."
+        )
+    for leaf, value in changes.items():
+        _set(stored, leaf, value)
+        log.info("%s=%s from here on", leaf, value)
+    stored["resume"] = config["resume"]
+    return Plan(stored, moved_from, _checkpoint(str(config["resume"]), run_dir), longer)
+
+
+def _checkpoint(resume: str, run_dir: Path) -> Path | None:
+    if resume.endswith(".ckpt"):
+        checkpoints.read(resume)
+        return Path(resume)
+    found = checkpoints.newest_whole(run_dir / "checkpoints")
+    if found is None:
+        log.warning("no checkpoint to go on from in %s: starting over there", run_dir)
+    else:
+        log.info("going on from %s", found)
+    return found
+
+
+def _plans_steps(config: Mapping[str, Any]) -> bool:
+    target = (config["scheduler"] or {}).get("_target_")
+    return target is not None and "total_steps" in inspect.signature(pkgutil.resolve_name(target)).parameters
+
+
+def _typed(overrides: Sequence[str]) -> list[str]:
+    names = [override.partition("=")[0].lstrip("+~").partition("@")[0].replace("/", ".") for override in overrides]
+    return [name for name in names if name not in ("resume", "trust")]
+
+
+def _at(config: Any, name: str) -> Any:
+    for key in name.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from _leaves(part, f"{name}.{key}")
+    else:
+        yield name, value
+
+
+def _within(name: str, allowed: Sequence[str]) -> bool:
+    return any(name == known or name.startswith(f"{known}.") for known in allowed)
+
+
+def _set(config: dict[str, Any], name: str, value: Any) -> None:
+    *path, last = name.split(".")
+    for key in path:
+        below = config.get(key)
+        config[key] = below if isinstance(below, dict) else {}
+        config = config[key]
+    config[last] = value
+
+
+def _folders(config: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if key in _FOLDERS and isinstance(value, str):
+                yield key, value
+            yield from _folders(value)

@@ -1,0 +1,204 @@
+"""Runs are killed, stopped and moved; what they end with equals an uninterrupted run's, bit for bit."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.faults.conftest import wait_until
+
+pytestmark = pytest.mark.slow
+KILLS = int(os.environ.get("EXPERIMENTS_KILLS", "5"))  # 20 and 200 for a thorough look
+CHANGING = ("train_seconds",)
+
+
+def same(first, second, path=""):
+    """Every tensor and value equal; names the first that is not."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), path
+        for key in first:
+            same(first[key], second[key], f"{path}/{key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), path
+        for index, (one, other) in enumerate(zip(first, second, strict=True)):
+            same(one, other, f"{path}/{index}")
+    elif torch.is_tensor(first):
+        assert first.dtype == second.dtype, path
+        assert first.equal(second), path
+    else:
+        assert first == second or first != first, path
+
+
+def assert_equal_runs(ours: Path, truth: Path, ours_summary, truth_summary):
+    assert {k: v for k, v in ours_summary.items() if k not in CHANGING} == {
+        k: v for k, v in truth_summary.items() if k not in CHANGING
+    }
+    names = sorted(path.name for path in (truth / "checkpoints").iterdir())
+    assert sorted(path.name for path in (ours / "checkpoints").iterdir()) == names
+    for name in names:
+        one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (ours, truth))
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "exact", "epoch", "global_step"):
+            same(one[part], other[part], f"{name}/{part}")
+        best = "ModelCheckpoint"
+        for key in one["callbacks"]:
+            if best in key:
+                same(one["callbacks"][key]["best_model_score"], other["callbacks"][key]["best_model_score"], key)
+            if "EarlyStopping" in key:
+                same(one["callbacks"][key], other["callbacks"][key], key)
+
+
+def newest_step(run):
+    return max((int(path.stem[-7:]) for path in (run / "checkpoints").glob("rolling-*.ckpt")), default=0)
+
+
+SETTINGS = {
+    "dropout and batch norm": (),
+    "validation inside the epoch": ("trainer.val_check_interval=5",),
+    "accumulation": ("trainer.accumulate_grad_batches=3",),
+    "early stopping": ("callbacks=[default,early_stopping]", "callbacks.model_summary=null",
+                       "callbacks.early_stopping.patience=1", "callbacks.rolling_checkpoint.every_n_steps=7"),
+    "plateau": ("scheduler=plateau", "scheduler.patience=0", "+scheduler.threshold=0.5"),
+    "step schedule, sgd": ("scheduler=step", "scheduler.step_size=2", "optimizer=sgd", "optimizer.lr=0.02"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def truths(nursery, tmp_path_factory):
+    """The uninterrupted run of every setting, made when first asked for."""
+    folder, done = tmp_path_factory.mktemp("truths"), {}
+
+    def truth(setting):
+        if setting not in done:
+            run = folder / setting.replace(" ", "-")
+            done[setting] = (run, nursery.finish(run, *SETTINGS[setting]))
+        return done[setting]
+
+    return truth
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_killed_at_a_rolling_checkpoint_and_resumed_equals_uninterrupted(nursery, truths, tmp_path, setting):
+    run = tmp_path / "run"
+    truth, truth_summary = truths(setting)
+    for minimum in (1, 30, 60):
+        pid = nursery.start(run, *SETTINGS[setting])
+        wait_until(lambda least=minimum: newest_step(run) >= least or (run / "summary.json").exists())
+        os.kill(pid, signal.SIGKILL)
+        nursery.wait(pid)
+    assert_equal_runs(run, truth, nursery.finish(run, *SETTINGS[setting]), truth_summary)
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_killed_at_random_moments_until_done(nursery, truths, tmp_path, seed):
+    setting = list(SETTINGS)[seed % len(SETTINGS)]
+    truth, truth_summary = truths(setting)
+    chance, run = random.Random(seed), tmp_path / "run"
+    for _ in range(6):
+        pid = nursery.start(run, *SETTINGS[setting])
+        time.sleep(chance.uniform(0.05, 1.5))
+        os.kill(pid, signal.SIGKILL)
+        nursery.wait(pid)
+    assert_equal_runs(run, truth, nursery.finish(run, *SETTINGS[setting]), truth_summary)
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_signal_saves_stops_with_its_code_and_resumes_exactly(nursery, truths, tmp_path, name):
+    truth, truth_summary = truths("dropout and batch norm")
+    run, number = tmp_path / "run", getattr(signal, name)
+    pid = nursery.start(run)
+    wait_until(lambda: list((run / "checkpoints").glob("rolling-*.ckpt")))
+    os.kill(pid, number)
+    assert nursery.wait(pid) == 128 + number
+    printed = nursery.output(run).read_text()
+    assert f"{name}: saving a checkpoint after this step" in printed
+    assert f"python scripts/train.py resume={run}" in printed
+    assert not (run / "summary.json").exists()
+    assert_equal_runs(run, truth, nursery.finish(run), truth_summary)
+
+
+def test_a_run_that_was_moved_goes_on_in_its_new_place(nursery, truths, tmp_path):
+    truth, truth_summary = truths("dropout and batch norm")
+    pid = nursery.start(tmp_path / "before")
+    wait_until(lambda: len(list((tmp_path / "before" / "checkpoints").glob("*.ckpt"))) == 3)
+    os.kill(pid, signal.SIGTERM)
+    nursery.wait(pid)
+    shutil.move(tmp_path / "before", tmp_path / "after")
+    assert_equal_runs(tmp_path / "after", truth, nursery.finish(tmp_path / "after"), truth_summary)
+    assert not (tmp_path / "before").exists()
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_one_named(nursery, truths, tmp_path):
+    truth, truth_summary = truths("dropout and batch norm")
+    run = tmp_path / "run"
+    pid = nursery.start(run)
+    wait_until(lambda: len(list((run / "checkpoints").glob("rolling*.ckpt"))) == 2)
+    os.kill(pid, signal.SIGTERM)
+    nursery.wait(pid)
+    newest = max((run / "checkpoints").glob("rolling*.ckpt"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 4
+    newest.write_bytes(content)
+    (run / "checkpoints" / ".rolling-0009-0000999.ckpt.1.tmp").write_bytes(b"unfinished")
+    assert_equal_runs(run, truth, nursery.finish(run), truth_summary)
+    assert f"passed over: the checkpoint {newest} is damaged" in nursery.output(run).read_text()
+
+
+def test_what_would_change_what_is_learned_is_refused_and_shown(nursery, tmp_path):
+    run = tmp_path / "run"
+    pid = nursery.start(run)
+    wait_until(lambda: list((run / "checkpoints").glob("rolling*.ckpt")))
+    os.kill(pid, signal.SIGTERM)
+    nursery.wait(pid)
+    assert nursery.wait(nursery.start(run, "optimizer.lr=0.5", "model.net.dropout=0.3")) == 2
+    printed = nursery.output(run).read_text()
+    assert "optimizer.lr: 0.002 -> 0.5" in printed
+    assert "model.net.dropout: 0.2 -> 0.3" in printed
+    assert nursery.wait(nursery.start(run, "trainer.max_epochs=9")) == 2
+    assert "was planned for 6 epochs" in nursery.output(run).read_text()
+
+
+def test_a_run_without_a_planned_schedule_can_become_longer_even_when_finished(nursery, tmp_path):
+    constant = ("scheduler=constant", "trainer.max_epochs=4")
+    truth = nursery.finish(tmp_path / "truth", "scheduler=constant", "trainer.max_epochs=6")
+    assert nursery.finish(tmp_path / "run", *constant)["epochs"] == 4
+    assert nursery.finish(tmp_path / "run", *constant)["epochs"] == 4
+    assert "is finished: nothing to resume" in nursery.output(tmp_path / "run").read_text()
+    summary = nursery.finish(tmp_path / "run", "scheduler=constant", "trainer.max_epochs=6")
+    assert {k: v for k, v in summary.items() if k not in CHANGING} == {
+        k: v for k, v in truth.items() if k not in CHANGING
+    }
+
+
+def test_two_processes_never_work_in_one_run_directory(nursery, tmp_path):
+    run = tmp_path / "run"
+    pid = nursery.start(run)
+    wait_until(lambda: (run / "config.yaml").exists())
+    assert nursery.wait(nursery.start(run)) == 2
+    assert "another process works in" in nursery.output(run).read_text()
+    os.kill(pid, signal.SIGKILL)
+    nursery.wait(pid)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_poisons_no_checkpoint(nursery, tmp_path):
+    run = tmp_path / "run"
+    assert nursery.wait(nursery.start(run, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant")) == 2
+    printed = nursery.output(run).read_text()
+    assert "the training loss became" in printed
+    assert "in epoch 0, batch" in printed
+    assert "learning rate 1e+30" in printed
+    for path in (run / "checkpoints").glob("*.ckpt"):
+        for value in torch.load(path, weights_only=True)["state_dict"].values():
+            assert value.isfinite().all()
+
+
+def test_same_seed_same_weights_seed_zero_included(nursery, truths, tmp_path):
+    truth, truth_summary = truths("dropout and batch norm")
+    assert_equal_runs(tmp_path / "run", truth, nursery.finish(tmp_path / "run", "seed=0"), truth_summary)
+    other = nursery.finish(tmp_path / "other", "seed=1")
+    assert other["test/loss"] != truth_summary["test/loss"]
