@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             finally:
                 os.close(folder)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         raise UserError(f"{path} cannot be written: {error.strerror}. Earlier files are untouched.") from error
 
 

@@ -63,7 +63,7 @@ SETTINGS = {
     "early stopping": ("callbacks=[default,early_stopping]", "callbacks.model_summary=null",
                        "callbacks.early_stopping.patience=1", "callbacks.rolling_checkpoint.every_n_steps=7"),
     "plateau": ("scheduler=plateau", "scheduler.patience=0", "+scheduler.threshold=0.5"),
-    "step schedule, sgd": ("scheduler=step", "scheduler.step_size=2", "optimizer=sgd", "optimizer.lr=0.02"),
+    "step schedule and sgd": ("scheduler=step", "scheduler.step_size=2", "optimizer=sgd", "optimizer.lr=0.02"),
 }  # fmt: skip
 
 

@@ -123,7 +123,7 @@ class RollingCheckpoint(Checkpoint):
                 trainer.strategy.remove_checkpoint(path)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if self.every_n_steps and trainer.global_step - self._saved_step >= self.every_n_steps:
+        if self.every_n_steps and trainer.global_step // self.every_n_steps > self._saved_step // self.every_n_steps:
             self._due = True
         if self.every_minutes and time.monotonic() - self._saved_time >= 60 * self.every_minutes:
             self._due = True

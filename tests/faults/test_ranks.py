@@ -1,0 +1,61 @@
+"""Two ranks on the CPU, as real processes: one run directory, one set of weights, exact resume."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.faults.conftest import BASE, wait_until
+from tests.faults.test_resume import assert_equal_runs, newest_step
+
+pytestmark = pytest.mark.slow
+RANKS = ("trainer.strategy=ddp", "trainer.devices=2", "data.limit=1001", "trainer.max_epochs=4")
+
+
+def start(folder, *overrides):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("EXPERIMENTS_")}
+    output = (folder / "out").open("a")
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *BASE, *RANKS, *overrides],
+        cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def finish(folder, *overrides):
+    process = start(folder, *overrides)
+    assert process.wait(timeout=300) == 0, (folder / "out").read_text()
+    (run,) = (folder / "runs").glob("*/*")
+    return run, json.loads((run / "summary.json").read_text())
+
+
+def test_two_ranks_share_one_run_and_resume_exactly(tmp_path):
+    truth_folder, folder = tmp_path / "truth", tmp_path / "killed"
+    truth_folder.mkdir()
+    folder.mkdir()
+    truth, truth_summary = finish(truth_folder)
+    assert truth_summary["epochs"] == 4
+    assert truth_summary["steps"] == 4 * 8  # 500 images a rank, in batches of 64
+    assert len(list((truth_folder / "runs").glob("*/*"))) == 1
+
+    process = start(folder)
+    wait_until(lambda: any(newest_step(run) >= 9 for run in folder.glob("runs/*/*")), 120)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (run,) = folder.glob("runs/*/*")
+    process = start(folder, f"resume={run}")
+    step = newest_step(run)
+    wait_until(lambda: newest_step(run) > step, 120)
+    process.send_signal(signal.SIGTERM)  # the first rank alone hears it; both stop
+    assert process.wait(timeout=120) == 128 + signal.SIGTERM
+    time.sleep(0.5)
+    run, summary = finish(folder, f"resume={run}")
+    assert_equal_runs(run, truth, summary, truth_summary)
+    exact = torch.load(max((run / "checkpoints").glob("rolling*")), weights_only=True)["exact"]
+    assert len(exact["ranks"]) == 2
