@@ -31,10 +31,9 @@ def test_every_choice_composes(group, choice):
 
 @pytest.mark.parametrize("data", choices("data"))
 @pytest.mark.parametrize("model", [model for model in choices("model") if model != "custom"])
-def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, small_mnist, tmp_path):
-    where = [] if data == "digits" else [f"data.root={small_mnist}", "data.val_size=20"]
+def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, small_data, tmp_path):
     config = experiments.compose(
-        f"model={model}", f"data={data}", *where, *SMALL, f"run_dir={tmp_path}", "logger=none"
+        f"model={model}", f"data={data}", *small_data(data), *SMALL, f"run_dir={tmp_path}", "logger=none"
     )
     summary = fit_and_test(build(config), config)
     assert summary["steps"] == 1
@@ -44,8 +43,8 @@ def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, sm
 @pytest.mark.parametrize("group", ["optimizer", "scheduler", "loss"])
 def test_every_choice_trains_two_epochs(group, tmp_path):
     for choice in choices(group):
-        config = experiments.compose(f"{group}={choice}", *SMALL, "trainer.max_epochs=2", f"run_dir={tmp_path}/{choice}",
-                                     "logger=none", "test=false")  # fmt: skip
+        own = ("trainer.max_epochs=2", f"run_dir={tmp_path}/{choice}", "logger=none", "test=false")
+        config = experiments.compose(f"{group}={choice}", *SMALL, *own)
         assert fit_and_test(build(config), config)["steps"] == 2, choice
 
 
