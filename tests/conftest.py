@@ -9,8 +9,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision import datasets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,6 +142,22 @@ def pack_emnist_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return archive
 
 
+def write_image_folder(
+    root: Path, splits: tuple[str, ...] = ("train",), per_class: int = 24, classes: tuple[str, ...] = ("cat", "dog")
+) -> None:
+    """Small colour images of several sizes and formats, in a folder a class."""
+    generator = np.random.default_rng(0)
+    for split in splits:
+        for name in classes:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(per_class):
+                height, width = generator.integers(20, 60, 2)
+                pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+                suffix = ("png", "jpg", "bmp", "webp")[number % 4]
+                Image.fromarray(pixels).save(folder / f"{number:03}.{suffix}")
+
+
 @pytest.fixture
 def small_data(tmp_path, monkeypatch):
     """Write small files for a choice of the group ``data``; returns the overrides that make a run use them."""
@@ -155,6 +173,9 @@ def small_data(tmp_path, monkeypatch):
             return [*where, "data.val_size=47"]
         if data == "cifar10":
             write_cifar_files(root, monkeypatch)
+            return where
+        if data == "image_folder":
+            write_image_folder(root)
             return where
         folders = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
         assert data in folders, f"say here what small files data={data} takes"

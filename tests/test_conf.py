@@ -23,7 +23,8 @@ SMALL = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accel
 
 @pytest.mark.parametrize(("group", "choice"), EVERY, ids="=".join)
 def test_every_choice_composes(group, choice):
-    own = ["model.net._target_=experiments.nets.MLP"] if choice == "custom" else []
+    required = {"custom": ["model.net._target_=experiments.nets.MLP"], "image_folder": ["data.root=somewhere"]}
+    own = required.get(choice, [])
     config = experiments.compose(f"{group}={choice}", *own)
     assert config["model"]["_target_"]
     assert config["run_dir"]
@@ -46,6 +47,15 @@ def test_every_choice_trains_two_epochs(group, tmp_path):
         own = ("trainer.max_epochs=2", f"run_dir={tmp_path}/{choice}", "logger=none", "test=false")
         config = experiments.compose(f"{group}={choice}", *SMALL, *own)
         assert fit_and_test(build(config), config)["steps"] == 2, choice
+
+
+@pytest.mark.parametrize("augment", [*choices("augment"), "[affine,elastic,crop,flip,cutout,mixup,cutmix]"])
+def test_every_augmentation_trains_a_step(augment, tmp_path):
+    config = experiments.compose(f"augment={augment}", *SMALL, f"run_dir={tmp_path}", "logger=none")
+    experiment = build(config)
+    names = [] if augment == "none" else augment.strip("[]").split(",")
+    assert [type(made).__name__.lower() for made in experiment.data.augment] == names
+    assert fit_and_test(experiment, config)["steps"] == 1
 
 
 @pytest.mark.parametrize("debug", choices("debug"))

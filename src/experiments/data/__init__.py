@@ -2,7 +2,18 @@
 
 from experiments.data.cifar import CIFAR10
 from experiments.data.digits import Digits
+from experiments.data.image_folder import ImageFolder
 from experiments.data.mnist import EMNIST, KMNIST, MNIST, FashionMNIST
 from experiments.data.module import ImageDataModule, normalize
 
-__all__ = ["CIFAR10", "EMNIST", "KMNIST", "MNIST", "Digits", "FashionMNIST", "ImageDataModule", "normalize"]
+__all__ = [
+    "CIFAR10",
+    "EMNIST",
+    "KMNIST",
+    "MNIST",
+    "Digits",
+    "FashionMNIST",
+    "ImageDataModule",
+    "ImageFolder",
+    "normalize",
+]
