@@ -147,18 +147,18 @@ class ImageFolder(ImageDataModule):
         """The names of a folder's folders."""
         layout = f"images belong in {self.root / 'train' / '<class>'}; data.root names the folder that holds train"
         try:
-            entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+            classes = tuple(entry.name for entry in sorted(folder.glob("[!.]*")) if entry.is_dir())
+            folder.stat()  # glob says nothing of a folder that is missing
         except OSError as error:
             raise UserError(f"{folder} cannot be read: {error.strerror}; {layout}") from error
-        classes = tuple(entry.name for entry in entries if entry.is_dir())
         if not classes:
             raise UserError(f"{folder} holds no folder; {layout}")
-        self.ignored += len(entries) - len(classes)
         return classes
 
     def _list(self, split: str) -> list[File]:
         """A split's images with their classes, in the order of their names."""
         folder, found = self.root / split, []
+        self.ignored += sum(path.is_file() for path in folder.glob("[!.]*"))
         for name in self._classes(folder):
             if name not in self.class_names:
                 raise UserError(
