@@ -7,6 +7,7 @@ import pytest
 import experiments
 from experiments.build import build, make
 from experiments.composition import CONF
+from experiments.errors import UserError
 from experiments.run import fit_and_test
 
 
@@ -72,6 +73,14 @@ def test_every_debug_preset_runs(debug, tmp_path):
         images, labels = data.on_after_batch_transfer(data.splits["train"].tensors, 0)
         with torch.no_grad():
             assert (net(images).argmax(1) == labels).float().mean() > 0.98
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"), [("data=image_folder", "data.root"), ("model=custom", "model.net._target_")]
+)
+def test_what_has_no_default_is_asked_for_by_its_name(choice, key):
+    with pytest.raises(UserError, match=f"^{key} must be given, as key=value"):
+        experiments.compose(choice)
 
 
 def test_a_group_named_after_every_folder_is_in_the_defaults_list():
