@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 
-def compare(title: str, sides: Mapping[str, Callable[[], float]], repetitions: int = 5) -> dict[str, dict[str, float]]:
+def compare(
+    title: str, sides: Mapping[str, Callable[[], float]], repetitions: int = 5
+) -> dict[str, dict[str, float]]:
     """Call every side in turn, ``repetitions`` times after one warm-up; each returns the seconds that count.
 
     Prints a row a side: median, fastest and slowest seconds, and the median of its pairwise ratios to the first side.

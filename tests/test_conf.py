@@ -7,6 +7,7 @@ import pytest
 import experiments
 from experiments.build import build, make
 from experiments.composition import CONF
+from experiments.errors import UserError
 from experiments.run import fit_and_test
 
 
@@ -23,7 +24,8 @@ SMALL = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accel
 
 @pytest.mark.parametrize(("group", "choice"), EVERY, ids="=".join)
 def test_every_choice_composes(group, choice):
-    own = ["model.net._target_=experiments.nets.MLP"] if choice == "custom" else []
+    required = {"custom": ["model.net._target_=experiments.nets.MLP"], "image_folder": ["data.root=somewhere"]}
+    own = required.get(choice, [])
     config = experiments.compose(f"{group}={choice}", *own)
     assert config["model"]["_target_"]
     assert config["run_dir"]
@@ -31,10 +33,9 @@ def test_every_choice_composes(group, choice):
 
 @pytest.mark.parametrize("data", choices("data"))
 @pytest.mark.parametrize("model", [model for model in choices("model") if model != "custom"])
-def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, small_mnist, tmp_path):
-    where = [] if data == "digits" else [f"data.root={small_mnist}", "data.val_size=20"]
+def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, small_data, tmp_path):
     config = experiments.compose(
-        f"model={model}", f"data={data}", *where, *SMALL, f"run_dir={tmp_path}", "logger=none"
+        f"model={model}", f"data={data}", *small_data(data), *SMALL, f"run_dir={tmp_path}", "logger=none"
     )
     summary = fit_and_test(build(config), config)
     assert summary["steps"] == 1
@@ -44,15 +45,18 @@ def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, sm
 @pytest.mark.parametrize("group", ["optimizer", "scheduler", "loss"])
 def test_every_choice_trains_two_epochs(group, tmp_path):
     for choice in choices(group):
-        config = experiments.compose(
-            f"{group}={choice}",
-            f"run_dir={tmp_path}/{choice}",
-            "logger=none",
-            "test=false",
-            *SMALL,
-            "trainer.max_epochs=2",
-        )
+        own = ("trainer.max_epochs=2", f"run_dir={tmp_path}/{choice}", "logger=none", "test=false")
+        config = experiments.compose(f"{group}={choice}", *SMALL, *own)
         assert fit_and_test(build(config), config)["steps"] == 2, choice
+
+
+@pytest.mark.parametrize("augment", [*choices("augment"), "[affine,elastic,crop,flip,cutout,mixup,cutmix]"])
+def test_every_augmentation_trains_a_step(augment, tmp_path):
+    config = experiments.compose(f"augment={augment}", *SMALL, f"run_dir={tmp_path}", "logger=none")
+    experiment = build(config)
+    names = [] if augment == "none" else augment.strip("[]").split(",")
+    assert [type(made).__name__.lower() for made in experiment.data.augment] == names
+    assert fit_and_test(experiment, config)["steps"] == 1
 
 
 @pytest.mark.parametrize("debug", choices("debug"))
@@ -69,6 +73,14 @@ def test_every_debug_preset_runs(debug, tmp_path):
         images, labels = data.on_after_batch_transfer(data.splits["train"].tensors, 0)
         with torch.no_grad():
             assert (net(images).argmax(1) == labels).float().mean() > 0.98
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"), [("data=image_folder", "data.root"), ("model=custom", "model.net._target_")]
+)
+def test_what_has_no_default_is_asked_for_by_its_name(choice, key):
+    with pytest.raises(UserError, match=f"^{key} must be given, as key=value"):
+        experiments.compose(choice)
 
 
 def test_a_group_named_after_every_folder_is_in_the_defaults_list():

@@ -92,6 +92,17 @@ def filled(config: Config, data: LightningDataModule) -> dict[str, Any]:
     return {**config, **{name: value for name, value in known.items() if config.get(name) is None}}
 
 
+def weighted(config: Config, data: LightningDataModule) -> dict[str, Any]:
+    """The loss's config; one that takes ``class_counts`` and leaves them null gets those of the train split."""
+    if "class_counts" in taken_by(config["_target_"], {"class_counts": None}) and not config.get("class_counts"):
+        if not hasattr(data, "class_counts"):
+            raise UserError(
+                f"{config['_target_']} needs loss.class_counts: {type(data).__name__} does not count them"
+            )
+        return {**config, "class_counts": data.class_counts()}  # reads the data
+    return dict(config)
+
+
 def build_classifier(config: Config, data: LightningDataModule) -> LightningModule:
     """The LightningModule around the network, with what it takes of loss, optimizer, scheduler, metrics and card."""
     net = filled(config["model"]["net"], data)
@@ -104,7 +115,7 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
     }
     offered = {
         "net": lambda: make(net),
-        "loss": lambda: make(config["loss"]),
+        "loss": lambda: make(weighted(config["loss"], data)),
         "optimizer": lambda: make(config["optimizer"]),
         "scheduler": lambda: config["scheduler"] and make(config["scheduler"]),
         "num_classes": lambda: facts(data).get("num_classes"),

@@ -79,8 +79,8 @@ class Classifier(LightningModule):
         for name, metric in self.stage_metrics(stage):
             if name == "loss":
                 metric.update(loss.detach(), len(labels))
-            else:
-                metric.update(logits.detach(), labels)
+            else:  # of mixed images, the class with the larger part counts
+                metric.update(logits.detach(), labels.argmax(1) if labels.is_floating_point() else labels)
         return loss
 
     def log_epoch(self, stage: str) -> None:

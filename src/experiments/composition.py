@@ -11,6 +11,8 @@ import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from experiments.errors import UserError
+
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUN_ID = "EXPERIMENTS_RUN_ID"
 RUN_DIR = "<run directory>"
@@ -117,7 +119,14 @@ def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A composed config as plain, resolved values."""
+    """A composed config as plain, resolved values.
+
+    Raises:
+        UserError: if a value is missing that has no default.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{', '.join(missing)} must be given, as key=value")
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.tensorboard.summary import hparams
@@ -32,6 +33,7 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+@rank_zero_only  # on other ranks a logger is a dummy
 def introduce(loggers: Iterable[Logger], config: Mapping[str, Any], net: nn.Module) -> None:
     """Before training: hyperparameters to every logger; config and network as text to TensorBoard."""
     flat = hyperparameters(config)
@@ -48,6 +50,7 @@ def introduce(loggers: Iterable[Logger], config: Mapping[str, Any], net: nn.Modu
             logger.log_hyperparams(flat)
 
 
+@rank_zero_only
 def conclude(loggers: Iterable[Logger], summary: Mapping[str, Any]) -> None:
     """After training: the final results, under the names that ``introduce`` gave."""
     results = {f"hp/{name}": summary[name] for name in RESULTS if summary.get(name) is not None}

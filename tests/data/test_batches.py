@@ -28,6 +28,17 @@ def test_the_order_is_a_function_of_seed_and_epoch_alone():
     assert all(not a.equal(b) for i, a in enumerate(orders) for b in orders[:i])
 
 
+def test_weights_are_the_proportions_of_what_is_drawn():
+    weights = torch.tensor([0.0, 1.0, 3.0]).repeat(2000)
+    batches = ShuffledBatches(6000, 100, seed=0, weights=weights)
+    drawn = torch.cat(epoch_of(batches))
+    assert len(drawn) == 6000
+    shares = torch.bincount(drawn % 3, minlength=3) / 6000
+    assert shares.tolist() == pytest.approx([0, 0.25, 0.75], abs=0.02)
+    assert drawn.equal(torch.cat(epoch_of(batches)))
+    assert not drawn.equal(torch.cat(epoch_of(batches, 1)))
+
+
 @pytest.mark.parametrize(("size", "world_size"), [(103, 2), (101, 3), (96, 4), (7, 4)])
 def test_training_ranks_share_without_overlap_and_leave_out_less_than_a_rank_each(size, world_size):
     ranks = [ShuffledBatches(size, 10, 0, rank, world_size) for rank in range(world_size)]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from experiments.data import Digits, normalize
+from experiments.data.module import resident
 from experiments.errors import UserError
 
 
@@ -82,6 +83,45 @@ def test_limit_acts_on_the_train_split_alone_and_by_class(limit, expected):
     assert data.splits["test"].tensors[0].equal(whole.splits["test"].tensors[0])
     shares = counts(data.splits["train"]) / expected
     assert (shares - counts(whole.splits["train"]) / 1257).abs().max() < 0.02
+
+
+def test_a_fraction_for_validation_is_one_of_the_train_split():
+    assert len(ready(val_size=0.2).splits["val"]) == round(0.2 * 1437)
+
+
+class Uneven(Digits):
+    """Two hundred zeros and twenty ones."""
+
+    class_names = ("zero", "one")
+
+    def read(self, split):
+        labels = torch.cat((torch.zeros(200), torch.ones(20))).long()
+        return torch.zeros(220, 1, 28, 28, dtype=torch.uint8), labels
+
+
+def test_balanced_draws_every_class_equally_often_in_training_alone():
+    data = Uneven(val_size=22, balanced=True, batch_size=198)
+    assert data.class_counts() == [180, 18]
+    (batch,) = data.train_dataloader()
+    assert batch[1].float().mean().item() == pytest.approx(0.5, abs=0.1)
+    (batch,) = data.val_dataloader()
+    assert torch.bincount(batch[1]).tolist() == [20, 2]
+
+
+def test_what_lies_on_the_cpu_stays_where_it_is():
+    data = ready()
+    assert resident(data.splits["train"], torch.device("cpu")) is data.splits["train"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_holds_the_images_and_gives_the_same_batches():
+    data = ready()
+    there = resident(data.splits["train"], torch.device("cuda"))
+    assert there.tensors[0].is_cuda
+    index = torch.tensor([5, 3, 9])  # the sampler's indices stay on the CPU
+    for here, moved in zip(data.splits["train"][index], there[index], strict=True):
+        assert moved.is_cuda
+        assert here.equal(moved.cpu())
 
 
 @pytest.mark.parametrize(

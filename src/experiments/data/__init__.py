@@ -1,7 +1,19 @@
 """Data sets as LightningDataModules over tensors in memory."""
 
+from experiments.data.cifar import CIFAR10
 from experiments.data.digits import Digits
-from experiments.data.mnist import MNIST
+from experiments.data.image_folder import ImageFolder
+from experiments.data.mnist import EMNIST, KMNIST, MNIST, FashionMNIST
 from experiments.data.module import ImageDataModule, normalize
 
-__all__ = ["MNIST", "Digits", "ImageDataModule", "normalize"]
+__all__ = [
+    "CIFAR10",
+    "EMNIST",
+    "KMNIST",
+    "MNIST",
+    "Digits",
+    "FashionMNIST",
+    "ImageDataModule",
+    "ImageFolder",
+    "normalize",
+]

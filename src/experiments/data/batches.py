@@ -16,14 +16,25 @@ class ShuffledBatches(Sampler[Tensor]):
     out: the last of the epoch's order, so never always the same ones. Lightning calls ``set_epoch``.
 
     ``state_dict`` holds the position in the epoch, and the first iteration after ``load_state_dict`` goes on from it.
+
+    With ``weights``, one a sample, an epoch is as many draws with replacement, in these proportions.
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        weights: Tensor | None = None,
+    ) -> None:
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.weights = weights
         self.epoch = 0
         self.position = 0  # batches of this epoch that were yielded
         self.start = 0
@@ -37,7 +48,13 @@ class ShuffledBatches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         state = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
-        order = torch.randperm(self.num_samples, generator=torch.Generator().manual_seed(int(state[0])))
+        generator = torch.Generator().manual_seed(int(state[0]))
+        if self.weights is None:
+            order = torch.randperm(self.num_samples, generator=generator)
+        else:  # inverse sampling: torch.multinomial takes no more than 2^24 weights
+            bounds = self.weights.double().cumsum(0)
+            drawn = torch.rand(self.num_samples, dtype=torch.float64, generator=generator) * bounds[-1]
+            order = torch.searchsorted(bounds, drawn, right=True).clamp(max=self.num_samples - 1)
         share = order[: self.num_samples - self.num_samples % self.world_size][self.rank :: self.world_size]
         start, self.start = self.start, 0
         for position, batch in enumerate(share.split(self.batch_size)[start:], start + 1):

@@ -1,7 +1,7 @@
 """Images in memory behind a standard DataLoader: one uint8 tensor, whole batches fetched by index."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -10,8 +10,10 @@ import torch
 from lightning import LightningDataModule
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from experiments.data.augment import Augmentation
 from experiments.data.batches import ResumableLoader, SequentialBatches, ShuffledBatches
 from experiments.errors import UserError
 
@@ -40,8 +42,9 @@ class ImageDataModule(LightningDataModule):
 
     Batches are normalised float images (batch, C, H, W) and int64 labels (batch,). The official test split stays
     whole. Validation is a stratified part of the train split, drawn with a generator of its own: ``val_size``
-    images, or fold ``fold`` of ``num_folds``. ``limit`` keeps a stratified part of what is left for training: a
-    fraction in (0, 1) or a count.
+    (a fraction in (0, 1) or a count), or fold ``fold`` of ``num_folds``. ``limit`` keeps a stratified part of what
+    is left for training, again a fraction or a count. ``balanced`` draws every class equally often, with
+    replacement. ``augment`` changes training batches, in its own order.
     """
 
     image_shape: tuple[int, int, int]  # channels, height, width
@@ -55,20 +58,20 @@ class ImageDataModule(LightningDataModule):
         self,
         batch_size: int = 64,
         eval_batch_size: int = 1000,
-        val_size: int = 5000,
+        val_size: float | int = 5000,
         limit: float | int | None = None,
         num_folds: int | None = None,
         fold: int | None = None,
         seed: int = 0,
+        balanced: bool = False,
+        augment: Mapping[str, Augmentation] | None = None,
     ) -> None:
         super().__init__()
-        for name, size in [
-            ("batch_size", batch_size),
-            ("eval_batch_size", eval_batch_size),
-            ("val_size", val_size),
-        ]:
+        for name, size in [("batch_size", batch_size), ("eval_batch_size", eval_batch_size)]:
             if size < 1:
                 raise ValueError(f"data.{name}={size} must be at least 1")
+        if val_size <= 0 or (val_size > 1 and val_size != int(val_size)):
+            raise ValueError(f"data.val_size={val_size} must be a fraction between 0 and 1, or a count of at least 1")
         if limit is not None and (limit <= 0 or (limit > 1 and limit != int(limit))):
             raise ValueError(f"data.limit={limit} must be a fraction between 0 and 1, or a whole number of images")
         if (fold is None) != (num_folds is None):
@@ -82,6 +85,8 @@ class ImageDataModule(LightningDataModule):
         self.num_folds = num_folds
         self.fold = fold
         self.seed = seed
+        self.balanced = balanced
+        self.augment = [augmentation for augmentation in (augment or {}).values() if augmentation]
         self.splits: dict[str, TensorDataset] = {}
 
     @property
@@ -115,9 +120,10 @@ class ImageDataModule(LightningDataModule):
             folds = StratifiedKFold(self.num_folds, shuffle=True, random_state=SPLIT_SEED)
             train, val = list(folds.split(indices, labels))[self.fold]
         else:
-            if self.val_size + self.num_classes > len(labels):
+            count = share(self.val_size, len(labels), self.num_classes)
+            if count + self.num_classes > len(labels):
                 raise UserError(f"data.val_size={self.val_size} leaves too few of {len(labels)} images to train on")
-            train, val = _stratified(indices, labels, self.val_size)
+            train, val = _stratified(indices, labels, count)
         return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(val))
 
     def limited(self, indices: Tensor, labels: Tensor) -> Tensor:
@@ -136,10 +142,18 @@ class ImageDataModule(LightningDataModule):
         _, kept = _stratified(indices.numpy(), labels[indices], count)
         return torch.from_numpy(np.sort(kept))
 
+    def class_counts(self) -> list[int]:
+        """How many images of each class there are to train on; reads them if they are not yet."""
+        if "train" not in self.splits:
+            self.prepare_data()
+            self.setup("fit")
+        return torch.bincount(self.splits["train"].tensors[1], minlength=self.num_classes).tolist()
+
     def loader(self, split: str, batches: Sampler[Tensor]) -> DataLoader[tuple[Tensor, ...]]:
         """A standard DataLoader whose sampler yields whole batches of indices, so nothing is collated."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         loader = ResumableLoader if isinstance(batches, ShuffledBatches) else DataLoader
-        return loader(self.splits[split], sampler=batches, batch_size=None)
+        return loader(resident(self.splits[split], device), sampler=batches, batch_size=None)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -147,7 +161,13 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Shuffled batches, in an order that ``seed`` and the epoch fix."""
         size = len(self.splits["train"])
-        return self.loader("train", ShuffledBatches(size, self.batch_size, self.seed, *self._ranks()))
+        weights = self._sample_weights() if self.balanced else None
+        return self.loader("train", ShuffledBatches(size, self.batch_size, self.seed, *self._ranks(), weights))
+
+    def _sample_weights(self) -> Tensor:
+        """For each image to train on, one over the number of images of its class."""
+        counts = torch.tensor(self.class_counts(), dtype=torch.float64)
+        return (1 / counts)[self.splits["train"].tensors[1]]
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Every validation image once."""
@@ -160,15 +180,55 @@ class ImageDataModule(LightningDataModule):
         return self.loader("test", SequentialBatches(size, self.eval_batch_size, *self._ranks()))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalise the whole batch where it lies: on the device."""
+        """Normalise the whole batch where it lies, on the device; in training, augment it before."""
         if isinstance(batch, Tensor):
             return self._normalized(batch)
         images, labels = batch
-        return self._normalized(images), labels
+        if self.augment and self.trainer and self.trainer.training:
+            position = self.trainer.fit_loop.epoch_loop.batch_idx + 1  # Lightning counts on after this hook
+            images, labels = self.augmented(images, labels, self.trainer.current_epoch, position)
+        return self._normalized(images), self._converted(labels)
+
+    def augmented(self, images: Tensor, labels: Tensor, epoch: int, position: int) -> Batch:
+        """The batch as ``augment`` changes it: float images in [0, 1], and labels that mixing makes soft.
+
+        What is drawn is a function of the seed, the epoch, the batch's position in it and the rank alone: there is
+        no state to save, and a resumed run draws what an uninterrupted one would have drawn.
+        """
+        rng = np.random.default_rng((self.seed, epoch, position, self._ranks()[0]))
+        images = images.float().div_(255)
+        if any(augmentation.mixes for augmentation in self.augment):
+            labels = functional.one_hot(labels, self.num_classes).float()
+        for augmentation in self.augment:
+            images, labels = augmentation(images, labels, rng)
+        return images, labels
 
     def _normalized(self, images: Tensor) -> Tensor:
-        images = normalize(images, self.mean, self.std)
-        return self.trainer.precision_plugin.convert_input(images) if self.trainer else images
+        return self._converted(normalize(images, self.mean, self.std))
+
+    def _converted(self, values: Tensor) -> Tensor:
+        """Floats in the run's precision."""
+        return self.trainer.precision_plugin.convert_input(values) if self.trainer else values
+
+
+def resident(split: TensorDataset, device: torch.device) -> TensorDataset:
+    """The split on the accelerator, where it takes no more than half of the free memory; else as it is."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "mps":
+        free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    else:
+        return split
+    if sum(tensor.nbytes for tensor in split.tensors) > free / 2:
+        return split
+    return TensorDataset(*(tensor.to(device) for tensor in split.tensors))
+
+
+def share(size: float | int, total: int, at_least: int) -> int:
+    """The number of images that a count, or a fraction in (0, 1), of ``total`` stands for; a fraction's is no less
+    than ``at_least``.
+    """
+    return max(round(size * total), at_least) if size < 1 else int(size)
 
 
 def _stratified(indices: np.ndarray[Any, Any], labels: Tensor, count: int) -> tuple[Any, Any]:

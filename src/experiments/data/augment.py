@@ -1,0 +1,241 @@
+"""Random changes of training images, drawn anew for every image, on the whole batch where it lies.
+
+Own tensor code: torchvision's transforms draw once a batch; kornia (0.9) draws once an image, but from torch's
+global generator, and its affine took 1.9 times as long as this one (benchmarks/loading.py, batch 64, one CPU
+thread). All randomness here comes from the NumPy generator that the caller hands in, so what is drawn depends
+neither on the device nor on what else a run draws.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from math import pi
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Batch = tuple[Tensor, Tensor]
+PADDINGS = ("zeros", "border", "reflection")
+
+
+class Augmentation(nn.Module):
+    """Maps float images in [0, 1] (B, C, H, W) and labels to others of the same shapes.
+
+    Labels are int64 (B,), or (B, num_classes) probabilities where one of a batch's augmentations mixes images.
+    """
+
+    mixes = False
+
+    @abstractmethod
+    def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
+        """Return the changed batch; what is random comes from ``rng``."""
+
+
+def _within(option: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"augment: {option}={value!r} must be from {low:g} to {high:g}")
+
+
+def _padding(name: str) -> None:
+    if name not in PADDINGS:
+        raise ValueError(f"augment: padding={name!r} is not one of {', '.join(PADDINGS)}")
+
+
+def _uniform(rng: np.random.Generator, like: Tensor, low: float, high: float, *shape: int) -> Tensor:
+    """Uniform numbers on the device of ``like``."""
+    drawn = rng.random(shape or len(like), dtype=np.float32) * np.float32(high - low) + np.float32(low)
+    return torch.from_numpy(drawn).to(like.device)
+
+
+def _identity_grid(images: Tensor) -> Tensor:
+    """Where each pixel lies, (1, H, W, 2) as (x, y) in [-1, 1]: what ``grid_sample`` takes."""
+    height, width = images.shape[-2:]
+    y = (torch.arange(height, device=images.device) * 2 + 1) / height - 1
+    x = (torch.arange(width, device=images.device) * 2 + 1) / width - 1
+    return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1)[None]
+
+
+class Affine(Augmentation):
+    """Rotation, shift, scale and shear about the image's centre.
+
+    Args:
+        degrees: rotation and shear are drawn from plus or minus this many.
+        translate: shifts, from plus or minus this share of the sides.
+        scale: the range of the enlargement.
+        shear: in degrees.
+        padding: what lies beyond the image: ``zeros`` (black), ``border``, ``reflection``.
+    """
+
+    def __init__(
+        self,
+        degrees: float = 10.0,
+        translate: float = 0.1,
+        scale: Sequence[float] = (0.9, 1.1),
+        shear: float = 5.0,
+        padding: str = "zeros",
+    ) -> None:
+        super().__init__()
+        _within("degrees", degrees, 0, 180)
+        _within("translate", translate, 0, 1)
+        _within("shear", shear, 0, 80)
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"augment: scale={list(scale)} must be two positive numbers, the smaller one first")
+        _padding(padding)
+        self.degrees, self.translate, self.scale, self.shear = degrees, translate, tuple(scale), shear
+        self.padding = padding
+
+    def matrices(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """For each image, where the pixels of the result come from: (B, 2, 3), in ``grid_sample``'s units."""
+        count, (height, width) = len(images), images.shape[-2:]
+        angle = rng.uniform(-self.degrees, self.degrees, count) * pi / 180
+        skew = np.tan(rng.uniform(-self.shear, self.shear, count) * pi / 180)
+        size = rng.uniform(self.scale[0], self.scale[1], count)
+        shift = rng.uniform(-2 * self.translate, 2 * self.translate, (count, 2))  # the sides are 2 long
+        cos, sin, ratio = np.cos(angle), np.sin(angle), height / width
+        # rotation times shear, over the scale; x counts in widths and y in heights, so mixed terms need their ratio
+        rows = [[cos, (cos * skew - sin) * ratio, shift[:, 0]], [sin / ratio, sin * skew + cos, shift[:, 1]]]
+        matrices = np.stack([np.stack(row, axis=-1) for row in rows], axis=1)
+        matrices[:, :, :2] /= size[:, None, None]
+        return torch.from_numpy(matrices).to(images)
+
+    def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
+        """Each image turned, shifted, scaled and sheared by amounts of its own."""
+        grid = F.affine_grid(self.matrices(images, rng), list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, padding_mode=self.padding, align_corners=False), labels
+
+
+class Elastic(Augmentation):
+    """A smooth random distortion (Simard et al. 2003): shifts on a coarse grid, interpolated between.
+
+    Args:
+        magnitude: shifts are drawn from plus or minus this many pixels.
+        spacing: pixels between the grid's points; the larger, the smoother.
+        padding: what lies beyond the image: ``zeros`` (black), ``border``, ``reflection``.
+    """
+
+    def __init__(self, magnitude: float = 2.0, spacing: int = 7, padding: str = "zeros") -> None:
+        super().__init__()
+        _within("magnitude", magnitude, 0, 1000)
+        _within("spacing", spacing, 1, 1000)
+        _padding(padding)
+        self.magnitude, self.spacing, self.padding = magnitude, spacing, padding
+
+    def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
+        """Each image distorted by a field of its own."""
+        height, width = images.shape[-2:]
+        coarse = [max(2, round(side / self.spacing) + 1) for side in (height, width)]
+        shifts = _uniform(rng, images, -self.magnitude, self.magnitude, len(images), 2, *coarse)
+        field = F.interpolate(shifts, size=(height, width), mode="bicubic", align_corners=True)
+        field = field.permute(0, 2, 3, 1) * torch.tensor((2 / width, 2 / height), device=images.device)
+        grid = _identity_grid(images) + field
+        return F.grid_sample(images, grid, padding_mode=self.padding, align_corners=False), labels
+
+
+class Crop(Augmentation):
+    """A random part of the original size, out of the image with a margin of ``margin`` black pixels."""
+
+    def __init__(self, margin: int = 4) -> None:
+        super().__init__()
+        _within("margin", margin, 0, 1000)
+        self.margin = margin
+
+    def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
+        """Each image shifted by whole pixels of its own."""
+        count, _, height, width = images.shape
+        corners = rng.integers(0, 2 * self.margin + 1, (2, count, 1))
+        rows = torch.from_numpy(corners[0] + np.arange(height)).to(images.device)  # (B, H)
+        columns = torch.from_numpy(corners[1] + np.arange(width)).to(images.device)  # (B, W)
+        padded = F.pad(images, (self.margin,) * 4).permute(0, 2, 3, 1)
+        image = torch.arange(count, device=images.device)[:, None, None]
+        return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous(), labels
+
+
+class Flip(Augmentation):
+    """Left and right, and top and bottom, exchanged with these probabilities."""
+
+    def __init__(self, horizontal: float = 0.5, vertical: float = 0.0) -> None:
+        super().__init__()
+        _within("horizontal", horizontal, 0, 1)
+        _within("vertical", vertical, 0, 1)
+        self.probabilities = {-1: horizontal, -2: vertical}
+
+    def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
+        """Each image mirrored or not."""
+        for side, probability in self.probabilities.items():
+            if probability:
+                chosen = _uniform(rng, images, 0, 1) < probability
+                images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(side), images)
+        return images, labels
+
+
+def _boxes(images: Tensor, rng: np.random.Generator, heights: Any, widths: Any) -> Tensor:
+    """A mask (B, 1, H, W) that is true in a box of these sides about a random centre, cut off at the borders."""
+    height, width = images.shape[-2:]
+
+    def inside(side: int, lengths: Any) -> Tensor:
+        first = np.floor(rng.random((len(images), 1)) * side - lengths / 2 + 0.5)
+        place = np.arange(side)
+        return torch.from_numpy((place >= first) & (place < first + lengths)).to(images.device)
+
+    rows, columns = inside(height, heights), inside(width, widths)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+class Cutout(Augmentation):
+    """A black square of ``size`` pixels about a random point (DeVries & Taylor 2017, arXiv 1708.04552)."""
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__()
+        _within("size", size, 1, 10_000)
+        self.size = size
+
+    def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
+        """Each image with a hole of its own."""
+        return images.masked_fill(_boxes(images, rng, self.size, self.size), 0.0), labels
+
+
+class Mixup(Augmentation):
+    """Each image blended with another one of its batch, and so their labels (Zhang et al. 2018, arXiv 1710.09412).
+
+    The other's share is drawn from Beta(``alpha``, ``alpha``).
+    """
+
+    mixes = True
+
+    def __init__(self, alpha: float = 0.2) -> None:
+        super().__init__()
+        _within("alpha", alpha, 1e-3, 1000)
+        self.alpha = alpha
+
+    def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
+        """Blended images, and labels (B, num_classes) of the same proportions."""
+        others = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+        weight = torch.from_numpy(rng.beta(self.alpha, self.alpha, (len(images), 1))).to(images)
+        images = torch.lerp(images, images[others], weight[:, :, None, None])
+        return images, torch.lerp(labels, labels[others], weight)
+
+
+class Cutmix(Augmentation):
+    """Each image with a box out of another one of its batch, labels by area (Yun et al. 2019, arXiv 1905.04899).
+
+    The box's share of the image is drawn from Beta(``alpha``, ``alpha``).
+    """
+
+    mixes = True
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        _within("alpha", alpha, 1e-3, 1000)
+        self.alpha = alpha
+
+    def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
+        """Patched images, and labels (B, num_classes) in proportion to the areas that are left."""
+        height, width = images.shape[-2:]
+        others = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+        side = np.sqrt(rng.beta(self.alpha, self.alpha, (len(images), 1)))
+        mask = _boxes(images, rng, np.round(side * height), np.round(side * width))
+        weight = mask.float().mean((2, 3))
+        images = torch.where(mask, images[others], images)
+        return images, torch.lerp(labels, labels[others], weight)

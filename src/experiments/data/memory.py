@@ -1,0 +1,32 @@
+"""How much memory is free."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take, also within a container's limit; None where nobody says."""
+    found = []
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        with suppress(AttributeError, OSError, ValueError):  # not what is free, but what there is
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    group = Path("/sys/fs/cgroup")
+    try:
+        files = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["file"]
+        used = int((group / "memory.current").read_text()) - int(files)  # the files' cache gives way
+        found.append(int((group / "memory.max").read_text()) - used)
+    except (OSError, KeyError, ValueError):  # no container, or one without a limit
+        pass
+    return min(found, default=None)
+
+
+def readable(size: int) -> str:
+    """A number of bytes in the unit that people would choose."""
+    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.3g} {units[0]}"

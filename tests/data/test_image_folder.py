@@ -1,0 +1,220 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from experiments.data import ImageFolder, image_folder
+from experiments.errors import UserError
+from tests.conftest import write_image_folder
+
+
+def ready(root, **options):
+    data = ImageFolder(root=str(root), **options)
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+def sizes(data):
+    return {name: len(split) for name, split in data.splits.items()}
+
+
+def test_without_val_and_test_the_split_is_stratified_and_fixed(tmp_path):
+    write_image_folder(tmp_path, per_class=30)
+    data = ready(tmp_path)
+    assert data.num_classes == 2
+    assert data.class_names == ("cat", "dog")
+    assert data.image_shape == (3, 32, 32)
+    assert sizes(data) == {"train": 49, "val": 5, "test": 6}
+    assert torch.bincount(data.splits["test"].tensors[1]).tolist() == [3, 3]
+    again = ready(tmp_path, seed=7, cache=str(tmp_path / "other"))
+    for name, split in data.splits.items():
+        assert split.tensors[0].equal(again.splits[name].tensors[0])
+    images = {name: {bytes(image.numpy()) for image in split.tensors[0]} for name, split in data.splits.items()}
+    assert sum(map(len, images.values())) == len(set.union(*images.values())) == 60
+    assert data.note == "60 images in 2 classes"
+
+
+def test_folders_val_and_test_are_taken_as_they_are(tmp_path):
+    write_image_folder(tmp_path, ("train", "val", "test"), per_class=5)
+    data = ready(tmp_path, image_size=[16, 24], mode="L")
+    assert sizes(data) == {"train": 10, "val": 10, "test": 10}
+    assert data.image_shape == (1, 16, 24)
+    assert data.splits["val"].tensors[1].tolist() == [0] * 5 + [1] * 5
+    folds = [ready(tmp_path, num_folds=4, fold=fold) for fold in range(4)]
+    validation = [bytes(image.numpy()) for data in folds for image in data.splits["val"].tensors[0]]
+    assert len(set(validation)) == len(validation) == 20  # train and val together
+    assert sizes(folds[0]) == {"train": 15, "val": 5, "test": 10}
+
+
+def test_an_image_is_scaled_to_cover_and_cut_around_its_centre(tmp_path):
+    write_image_folder(tmp_path, ("train", "test"), per_class=4)
+    data = ready(tmp_path, image_size=20)
+    for (path, label), image, stored in zip(data.files["test"], *data.read("test"), strict=True):
+        assert stored == label
+        with Image.open(path) as opened:
+            truth = ImageOps.fit(opened.convert("RGB"), (20, 20), Image.Resampling.BILINEAR)
+        assert image.equal(torch.from_numpy(np.array(truth)).permute(2, 0, 1))
+
+
+def test_mean_and_std_are_those_outside_the_test_split_and_known_before_set_up(tmp_path):
+    write_image_folder(tmp_path, ("train", "test"), per_class=6)
+    data = ImageFolder(root=str(tmp_path))
+    mean, std = data.mean, data.std
+    images = data.read("train")[0].double() / 255
+    assert mean == pytest.approx(images.mean((0, 2, 3)).tolist(), abs=1e-4)
+    assert std == pytest.approx(images.std((0, 2, 3)).tolist(), abs=1e-3)
+
+
+def ramp(mode):
+    """A grey ramp in any mode that some file format takes."""
+    values = np.arange(0, 256, 4, dtype=np.uint8)[None].repeat(32, 0)
+    if mode == "I;16":
+        return Image.fromarray(values.astype(np.uint16) * 257)
+    if mode == "F":
+        return Image.fromarray(values.astype(np.float32) / 255)
+    if mode == "I":
+        return Image.fromarray(values.astype(np.int32) * 257)
+    return Image.fromarray(values).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("L", "png"), ("LA", "png"), ("RGB", "png"), ("RGBA", "png"), ("P", "gif"), ("P", "png"), ("I;16", "png"),
+     ("I;16", "tif"), ("I", "tif"), ("F", "tif"), ("CMYK", "jpg"), ("CMYK", "tif"), ("YCbCr", "jpg"), ("RGB", "bmp"),
+     ("RGB", "webp"), ("L", "JPEG"), ("RGB", "ppm")],
+)  # fmt: skip
+def test_any_mode_comes_out_as_what_it_shows(tmp_path, mode, suffix):
+    path = tmp_path / f"ramp.{suffix}"
+    ramp(mode).save(path)
+    grey = image_folder.decode(path, "L", 32, 64)
+    colour = image_folder.decode(path, "RGB", 32, 64)
+    assert not isinstance(grey, str), grey
+    truth = np.arange(0, 256, 4)[None, None].repeat(32, 1)
+    assert np.abs(grey.astype(int) - truth).max() <= (6 if suffix in ("jpg", "webp", "JPEG") else 2)
+    assert np.abs(colour.astype(int) - truth).max() <= (9 if suffix in ("jpg", "webp", "JPEG") else 3)
+
+
+def test_what_is_transparent_is_white_and_a_bitmap_has_two_colours(tmp_path):
+    pixels = np.zeros((8, 8, 4), dtype=np.uint8)
+    pixels[:, :4, 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "ink.png")
+    Image.fromarray(pixels[:, :, 3] > 0).save(tmp_path / "bits.png")
+    assert image_folder.decode(tmp_path / "ink.png", "L", 8, 8)[0, 0].tolist() == [0] * 4 + [255] * 4
+    assert image_folder.decode(tmp_path / "bits.png", "L", 8, 8)[0, 0].tolist() == [255] * 4 + [0] * 4
+
+
+def test_a_cameras_orientation_is_followed(tmp_path):
+    image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    image.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(image_folder.decode(tmp_path / "turned.png", "L", 8, 8)[0], np.asarray(image)[::-1, ::-1])
+
+
+def no_decoding(*arguments, **options):
+    raise AssertionError("decoded again")
+
+
+def test_images_are_decoded_once_and_again_when_a_file_or_an_option_changes(tmp_path, monkeypatch):
+    write_image_folder(tmp_path, per_class=10)
+    first = ready(tmp_path)
+    assert len(list((tmp_path / ".cache").iterdir())) == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(image_folder, "decode", no_decoding)
+        second = ready(tmp_path)
+        assert second.mean == first.mean
+        for name, split in first.splits.items():
+            assert split.tensors[0].equal(second.splits[name].tensors[0])
+        with pytest.raises(AssertionError, match="decoded again"):
+            ready(tmp_path, image_size=16)
+        path = first.files["train"][0][0]
+        status = path.stat()
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+        with pytest.raises(AssertionError, match="decoded again"):
+            ready(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped bit", "no numbers", "another shape", "pickle"])
+def test_a_damaged_cache_is_not_believed(tmp_path, damage):
+    write_image_folder(tmp_path, ("train", "test"), per_class=4)
+    first = ready(tmp_path)
+    (images,) = (tmp_path / ".cache").glob("train-*.npy")
+    (facts,) = (tmp_path / ".cache").glob("train-*.json")
+    content = images.read_bytes()
+    if damage == "truncated":
+        images.write_bytes(content[:-1])
+    elif damage == "flipped bit":
+        images.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    elif damage == "no numbers":
+        facts.write_text(json.dumps({"mean": ["nan?"], "std": [], "crc32": 0}))
+    elif damage == "another shape":
+        np.save(images, np.zeros((1, 3, 32, 32), dtype=np.uint8))
+    else:
+        np.save(images, np.array([{}], dtype=object), allow_pickle=True)
+    second = ready(tmp_path)
+    assert second.splits["train"].tensors[0].equal(first.splits["train"].tensors[0])
+    assert images.read_bytes() == content  # and it is mended
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
+    write_image_folder(tmp_path, ("train", "test"), per_class=4)
+    (tmp_path / "file").write_text("no folder")
+    data = ready(tmp_path, cache=str(tmp_path / "file"))
+    assert sizes(data) == {"train": 6, "val": 2, "test": 8}
+    monkeypatch.setattr(image_folder, "decode", no_decoding)
+    assert len(data.mean) == 3  # nothing is decoded a second time
+
+
+def test_what_does_not_fit_memory_is_refused_before_decoding(tmp_path, monkeypatch):
+    write_image_folder(tmp_path, ("train", "test"), per_class=10)
+    needed = (20 * 2 + 20) * 3 * 100 * 100
+    monkeypatch.setattr(image_folder, "decode", no_decoding)
+    monkeypatch.setattr(image_folder, "free_memory", lambda: needed // 4)
+    message = r"need 1.72 MiB at data.image_size=\[100, 100\], 439 KiB are free; data.image_size=50 would fit"
+    with pytest.raises(UserError, match=message):
+        ready(tmp_path, image_size=100)
+
+
+def test_free_memory_is_a_plausible_number():
+    from experiments.data.memory import free_memory, readable
+
+    assert 2**20 < free_memory() < 2**50
+    assert [readable(size) for size in (5, 2048, 3 * 2**20, 5 * 2**40)] == ["5 B", "2 KiB", "3 MiB", "5 TiB"]
+
+
+def test_other_files_are_counted_and_hidden_ones_passed_over(tmp_path):
+    write_image_folder(tmp_path, per_class=10)
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("cats")
+    (tmp_path / "train" / "cat" / ".hidden.png").write_text("no image")
+    (tmp_path / "train" / "LICENSE").write_text("free")
+    assert ready(tmp_path).note == "20 images in 2 classes; 2 other files passed over"
+
+
+def test_images_in_deeper_folders_belong_to_their_class(tmp_path):
+    write_image_folder(tmp_path, per_class=10)
+    deeper = tmp_path / "train" / "dog" / "more" / "still"
+    deeper.mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(deeper / "a.png")
+    assert len(ready(tmp_path).files["train"]) + len(ready(tmp_path).files["test"]) == 21
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 0}, "data.image_size=0"),
+        ({"image_size": [8, 8, 8]}, r"data.image_size=\[8, 8, 8\]"),
+        ({"mode": "CMYK"}, "data.mode='CMYK' is not one of RGB .*, L"),
+        ({"val_size": 0}, "data.val_size=0"),
+        ({"test_size": 0}, "data.test_size=0"),
+        ({"test_size": 19}, "20 images in .*train cannot be split into train and test by class"),
+    ],
+)
+def test_impossible_options_are_refused(tmp_path, options, message):
+    write_image_folder(tmp_path, per_class=10)
+    with pytest.raises((ValueError, UserError), match=message):
+        ready(tmp_path, **options)
