@@ -1,6 +1,7 @@
 """Config to objects: the only place that instantiates."""
 
 import inspect
+import math
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,12 +78,8 @@ def facts(data: LightningDataModule) -> dict[str, Any]:
     if (num_classes := getattr(data, "num_classes", None)) is not None:
         found["num_classes"] = num_classes
     if (shape := getattr(data, "image_shape", None)) is not None:
-        channels, height, width = shape
-        found |= {
-            "in_channels": channels,
-            "image_size": [height, width],
-            "in_features": channels * height * width,
-        }
+        channels, *sides = shape
+        found |= {"in_channels": channels, "image_size": sides, "in_features": math.prod(shape)}
     return found
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUN_ID = "EXPERIMENTS_RUN_ID"
@@ -30,15 +33,19 @@ def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:
     ``compose("model=cnn", "optimizer.lr=0.01")`` returns what ``experiments.build`` takes.
 
     Raises:
-        hydra.errors.HydraException: if an override names an unknown group, choice or key; the message lists them.
+        UserError: if an override names an unknown group, choice or key; the message lists them.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
 
     register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+    except HydraException as error:
+        raise UserError(str(error)) from error
     job, before = HydraConfig.instance(), HydraConfig.instance().cfg
     try:
         job.set_config(config)  # what ${hydra:...} reads
@@ -52,8 +59,15 @@ def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A composed config as plain, resolved values."""
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    """A composed config as plain, resolved values.
+
+    Raises:
+        UserError: if a value is missing (``???``) or cannot be resolved.
+    """
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
