@@ -144,7 +144,10 @@ def build(config: Config) -> Experiment:
         UserError: if the config names what does not exist, or values that do not go together.
     """
     data: LightningDataModule = make(config["data"])
-    return Experiment(data, build_classifier(config, data), build_trainer(config))
+    classifier = build_classifier(config, data)
+    if config["init_from"] is not None:
+        checkpoints.init_from(getattr(classifier, "net", classifier), config["init_from"])
+    return Experiment(data, classifier, build_trainer(config))
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
@@ -163,8 +166,5 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     config = checkpoints.card(checkpoint, path)["net"]
     check_config(config, str(path), trust)
     net: nn.Module = make(config)
-    try:
-        net.load_state_dict(checkpoints.net_weights(checkpoint))
-    except (KeyError, RuntimeError) as error:
-        raise UserError(f"the weights in {path} do not fit the network that it names: {error}") from error
+    checkpoints.load_state(net, checkpoints.net_weights(checkpoint), str(path))
     return net.eval()
