@@ -6,7 +6,6 @@ from torch.nn import functional as F
 import experiments
 from experiments.describe import describe, show
 from experiments.errors import UserError
-from tests.conftest import ROOT
 
 PIXELS = 28 * 28
 HALF, QUARTER = 14 * 14, 7 * 7
@@ -117,15 +116,13 @@ def test_a_network_with_branches_is_described_too(tmp_path, monkeypatch):
     assert (found.total, found.multiply_adds) == (7850, 7840)
 
 
-def test_the_script_takes_hydras_overrides_and_an_input_size(monkeypatch, capsys):
-    import runpy
-
-    arguments = ["describe.py", "model=cnn", "model.net.spatial_dims=1", "input=[1,28]"]
-    monkeypatch.setattr("sys.argv", arguments)
-    runpy.run_path(str(ROOT / "scripts" / "describe.py"), run_name="__main__")
-    assert "Conv1d(1, 32, kernel_size=(3,)" in capsys.readouterr().out
-    monkeypatch.setattr("sys.argv", ["describe.py", "input=[1,x]"])
-    with pytest.raises(SystemExit) as ending:
-        runpy.run_path(str(ROOT / "scripts" / "describe.py"), run_name="__main__")
-    assert ending.value.code == 2
-    assert "input=[1,x] must be whole numbers" in capsys.readouterr().err
+def test_the_script_takes_hydras_overrides_and_an_input_size(script_here):
+    code, printed, _ = script_here("describe", "model=cnn", "model.net.spatial_dims=1", "input=[1,28]")
+    assert code == 0
+    assert "Conv1d(1, 32, kernel_size=(3,)" in printed
+    code, _, errors = script_here("describe", "input=[1,x]")
+    assert code == 2
+    assert errors.startswith("error: input=[1,x] must be whole numbers")
+    code, printed, _ = script_here("describe", "--help")
+    assert code == 0
+    assert "input=[1,28]" in printed

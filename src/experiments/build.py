@@ -153,7 +153,8 @@ def build(config: Config) -> Experiment:
 def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     """Rebuild the network from a checkpoint alone: plain, on the CPU, in evaluation mode.
 
-    It takes normalised float images (batch, C, H, W) and gives logits (batch, num_classes).
+    It takes normalised float images (batch, C, H, W) and gives logits (batch, num_classes). Its attribute ``card``
+    says ``image_shape``, ``mean``, ``std`` and ``class_names``, in plain values.
 
     Args:
         path: a ``.ckpt`` file of a run.
@@ -163,8 +164,9 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
         UserError: if the file is missing or damaged, or names anything but a network of a trusted package.
     """
     checkpoint = checkpoints.read(path)
-    config = checkpoints.card(checkpoint, path)["net"]
-    check_config(config, str(path), trust)
-    net: nn.Module = make(config)
+    card = checkpoints.card(checkpoint, path)
+    check_config(card["net"], str(path), trust)
+    net: nn.Module = make(card["net"])
     checkpoints.load_state(net, checkpoints.net_weights(checkpoint), str(path))
+    net.card = card  # type: ignore[assignment]  # torch types a module's attributes as tensors and modules
     return net.eval()

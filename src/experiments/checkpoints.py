@@ -7,6 +7,7 @@ network: ``net`` (its resolved config), ``image_shape``, ``mean``, ``std`` and `
 import io
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             finally:
                 os.close(folder)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder itself is the trouble, there is nothing to remove
+            beside.unlink()
         raise UserError(f"{path} cannot be written: {error.strerror}. Earlier files are untouched.") from error
 
 
