@@ -170,3 +170,18 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     checkpoints.load_state(net, checkpoints.net_weights(checkpoint), str(path))
     net.card = card  # type: ignore[assignment]  # torch types a module's attributes as tensors and modules
     return net.eval()
+
+
+def card_of(net: nn.Module) -> dict[str, Any]:
+    """What a network of ``load`` takes and gives: ``image_shape``, ``mean``, ``std`` and ``class_names``.
+
+    Raises:
+        UserError: if it does not say.
+    """
+    card = getattr(net, "card", None)
+    if not isinstance(card, dict) or not all(card.get(n) for n in ("image_shape", "mean", "std", "class_names")):
+        raise UserError(
+            f"this {type(net).__name__} does not say what images it takes and what classes it knows: "
+            "experiments.load gives one that does, if its run's data set said so"
+        )
+    return card

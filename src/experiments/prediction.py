@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from experiments.build import check_accelerator, constructing, load
+from experiments.build import card_of, check_accelerator, constructing, load
 from experiments.checkpoints import write_atomically
 from experiments.data import normalize
 from experiments.errors import UserError
@@ -62,10 +62,8 @@ def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: bool = 
 
 def predictions(net: nn.Module, images: Iterable[AnImage], invert: bool = False) -> Iterator[Prediction | str]:
     """Classify images one batch after the other; in place of one that cannot be read, yield the reason."""
-    card = getattr(net, "card", None) or {}
-    shape, mean, std, names = (card.get(name) for name in ("image_shape", "mean", "std", "class_names"))
-    if not (shape and mean and std and names):
-        raise UserError("this network does not say what images it takes: experiments.load gives one that does")
+    card = card_of(net)
+    shape, mean, std, names = (card[name] for name in ("image_shape", "mean", "std", "class_names"))
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UserError(f"images are grey or RGB; this network takes inputs of {' × '.join(map(str, shape))}")
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
@@ -126,7 +124,7 @@ def predict_files(
         device = Fabric(accelerator=accelerator, devices=1).device
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    names: list[str] = net.card["class_names"]  # type: ignore[index,assignment]  # what load puts there
+    names = card_of(net)["class_names"]
     table.writerow(["file", "predicted", "probability", *(f"probability/{name}" for name in names), "error"])
     failed = 0
     answers = track(
