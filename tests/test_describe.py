@@ -1,11 +1,15 @@
+import logging
+
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.nn import functional as F
 
 import experiments
 from experiments.describe import describe, show
 from experiments.errors import UserError
+from experiments.run import train
 
 PIXELS = 28 * 28
 HALF, QUARTER = 14 * 14, 7 * 7
@@ -114,6 +118,20 @@ def test_a_network_with_branches_is_described_too(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     found = described("model=custom", "model.net._target_=branches.Net")
     assert (found.total, found.multiply_adds) == (7850, 7840)
+
+
+def test_a_runs_log_and_tensorboard_show_the_structure(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "experiments")
+    config = experiments.compose(
+        "model=cnn", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1",
+        "trainer.accelerator=cpu", "callbacks=minimal", "test=false", f"run_dir={tmp_path}",
+    )  # fmt: skip
+    train(config)
+    structure = str(describe(config).net)
+    assert structure in [record.message for record in caplog.records]
+    events = EventAccumulator(str(tmp_path)).Reload()
+    (shown,) = events.Tensors("network/text_summary")
+    assert structure in shown.tensor_proto.string_val[0].decode()
 
 
 def test_the_script_takes_hydras_overrides_and_an_input_size(script_here):

@@ -88,10 +88,11 @@ class Branches(torch.nn.Linear):
         return x if x.sum() > 0 else -x
 
 
-def test_a_network_that_onnx_cannot_express_says_so():
+def test_a_network_that_onnx_cannot_express_says_so_in_one_message(capfd):
     pytest.importorskip("onnxscript")
     with pytest.raises(UserError, match="(?s)cannot express Branches in ONNX: .*format=state_dict"):
         onnx_bytes(Branches(4, 2))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_missing_packages_are_named_with_the_command(best, tmp_path, monkeypatch):

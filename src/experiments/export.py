@@ -3,8 +3,10 @@
 import copy
 import io
 import json
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -80,8 +82,7 @@ def onnx_bytes(net: nn.Module) -> bytes:
     model = Normalized(copy.deepcopy(net), card["mean"], card["std"]).eval()
     images = torch.rand(5, *card["image_shape"], generator=torch.Generator().manual_seed(0))
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice to itself
+        with torch.no_grad(), _quietly():
             expected = model(images)
             program = torch.onnx.export(
                 model,
@@ -109,6 +110,19 @@ def onnx_bytes(net: nn.Module) -> bytes:
                 f"the ONNX logits of {type(net).__name__} differ from torch's by {difference:.2g}: nothing written"
             )
     return content
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without torch's advice to itself, and without the graphs that it prints when it gives up."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _onnx_logits(content: bytes, images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The command line of every script but train: ``key=value``, checked against a dataclass. Needs no torch."""
 
 import dataclasses
+import inspect
 import sys
 from typing import Any, NoReturn, TypeVar
 
@@ -36,7 +37,7 @@ def read(schema: type[Schema], arguments: list[str] | None = None) -> Schema:
     arguments = sys.argv[1:] if arguments is None else arguments
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     if {"-h", "--help"} & set(arguments):
-        print(f"{schema.__doc__}\n\nOptions, as key=value:")
+        print(f"{inspect.cleandoc(schema.__doc__ or '')}\n\nOptions, as key=value:")
         for name, field in fields.items():
             optional = field.default not in (MISSING, None, dataclasses.MISSING)
             default = f" (default: {field.default})" if optional else ""
