@@ -11,7 +11,7 @@ from experiments.export import export, onnx_bytes
 from experiments.run import train
 from tests.tutorial import NetWithResBlock, NeuralNetwork, SimpleCNN
 
-SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=5", "trainer.limit_val_batches=1",
+SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1",
          "trainer.accelerator=cpu", "callbacks=minimal", "logger=none", "test=false")  # fmt: skip
 
 
