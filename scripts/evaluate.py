@@ -1,27 +1,36 @@
-"""Evaluate a run's best checkpoint on the test split, from its directory alone."""
+"""Evaluate a run's best checkpoint on a test split, from its directory alone."""
 
+import os
+import sys
 from dataclasses import dataclass
 
 from experiments.errors import UserError, stop
-from experiments.options import option, read
+from experiments.options import gathered, option, read
 
 
 @dataclass
 class Evaluate:
-    """Evaluate a run's best checkpoint: python scripts/evaluate.py run=<run directory>."""
+    """Evaluate a run's best checkpoint: python scripts/evaluate.py run=<run directory>.
+
+    On another data set: python scripts/evaluate.py run=<run directory> data=mnist data.root=<folder>
+    """
 
     run: str = option("the run directory")
     checkpoint: str | None = option("another checkpoint of it than the best", None)
-    root: str | None = option("where the data set's files lie now, if not where they lay then", None)
+    data: str | None = option("another data set than the run's: a choice of conf/data", None)
+    data_keys: list[str] = gathered("data.", "the data set's own keys, such as data.root=<where its files lie now>")
     accelerator: str = option("auto, cpu, gpu, mps", "auto")
     trust: list[str] = option("packages of your own that the run's config may name", [])
 
 
 def main() -> None:
     options = read(Evaluate)
+    sys.path.append(os.getcwd())  # where a trusted package of the user's may lie
     from experiments.evaluate import evaluate
 
-    results = evaluate(options.run, options.checkpoint, options.root, options.accelerator, options.trust)
+    results = evaluate(
+        options.run, options.checkpoint, options.data, options.data_keys, options.accelerator, options.trust
+    )
     for name, value in results.items():
         print(f"{name} {value:.6g}")
 

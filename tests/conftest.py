@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -41,6 +42,23 @@ def script(tmp_path):
             text=True,
             timeout=300,
         )
+
+    return run
+
+
+@pytest.fixture
+def script_here(monkeypatch, capsys):
+    """Run ``scripts/<name>.py`` in this process, which has imported torch already; returns code, output, errors."""
+
+    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        monkeypatch.setattr(sys, "path", [*sys.path])  # scripts add the current folder
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
+        except SystemExit as ending:
+            code = ending.code
+        return code, *capsys.readouterr()
 
     return run
 

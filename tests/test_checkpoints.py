@@ -79,6 +79,8 @@ def test_a_failed_write_leaves_the_file_before_and_no_temporary(tmp_path, monkey
         checkpoints.write_atomically(path, b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(UserError, match=r"x.ckpt cannot be written"):
+        checkpoints.write_atomically(path / "x.ckpt", b"below a file")
 
 
 def test_every_damage_is_noticed(run, tmp_path):

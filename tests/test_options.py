@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from experiments.errors import UserError
-from experiments.options import option, read
+from experiments.options import gathered, option, read
 
 
 @dataclass
@@ -13,11 +13,22 @@ class Schema:
     run: str = option("the run directory")
     count: int = option("how many", 3)
     trust: list[str] = option("packages", [])
+    name: str | None = option("a name", None)
+    data_keys: list[str] = gathered("data.", "the data set's keys")
 
 
 def test_values_get_their_type():
     assert read(Schema, ["run=a=b", "count=4", "trust=[x,y]"]) == Schema("a=b", 4, ["x", "y"])
-    assert read(Schema, ["run=r"]) == Schema("r", 3, [])
+    assert read(Schema, ["run=r"]) == Schema("r", 3, [], None, [])
+
+
+def test_text_stays_as_it_was_typed():
+    assert read(Schema, ["run=007", "name=1e3"]) == Schema("007", 3, [], "1e3", [])
+    assert read(Schema, ["run=[a]#b: *.png", "name=null"]).run == "[a]#b: *.png"
+
+
+def test_keys_with_a_prefix_are_gathered():
+    assert read(Schema, ["data.root=a", "run=r", "data.x=1"]).data_keys == ["data.root=a", "data.x=1"]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +37,9 @@ def test_values_get_their_type():
         ([], "run must be given"),
         (["run"], "'run' is not of the form key=value"),
         (["rum=x"], "'rum' is not an option. Did you mean run"),
-        (["run=x", "count=many"], "many"),
+        (["run=x", "count=many"], "count: .*many"),
+        (["run=x", "data_keys=many"], "'data_keys' is not an option"),
+        (["run=x", "count=[1"], r"count=\[1 cannot be read"),
     ],
 )
 def test_mistakes_name_the_value_and_the_rule(arguments, message):
@@ -39,4 +52,4 @@ def test_help_lists_every_option(capsys):
         read(Schema, ["--help"])
     assert ending.value.code == 0
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("Do something", "run", "count", "(default: 3)", "trust"))
+    assert all(word in printed for word in ("Do something", "run", "count", "(default: 3)", "trust", "data.<key>"))

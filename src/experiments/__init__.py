@@ -5,6 +5,8 @@ For notebooks::
     import experiments
 
     net = experiments.load("runs/mlp-digits/<id>/checkpoints/best.ckpt")  # plain nn.Module, evaluation mode
+    for prediction in experiments.predict(net, "digits/*.png"):
+        print(prediction.predicted, prediction.probability)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,13 +15,15 @@ if TYPE_CHECKING:
     from experiments.build import load as load
     from experiments.classifier import Classifier as Classifier
     from experiments.composition import compose as compose
+    from experiments.prediction import predict as predict
 
 _HOME = {
     "Classifier": "experiments.classifier",
     "compose": "experiments.composition",
     "load": "experiments.build",
+    "predict": "experiments.prediction",
 }
-__all__ = ["Classifier", "compose", "load"]
+__all__ = ["Classifier", "compose", "load", "predict"]
 
 
 def __getattr__(name: str) -> Any:

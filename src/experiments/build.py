@@ -1,6 +1,7 @@
 """Config to objects: the only place that instantiates."""
 
 import inspect
+import math
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,12 +78,8 @@ def facts(data: LightningDataModule) -> dict[str, Any]:
     if (num_classes := getattr(data, "num_classes", None)) is not None:
         found["num_classes"] = num_classes
     if (shape := getattr(data, "image_shape", None)) is not None:
-        channels, height, width = shape
-        found |= {
-            "in_channels": channels,
-            "image_size": [height, width],
-            "in_features": channels * height * width,
-        }
+        channels, *sides = shape
+        found |= {"in_channels": channels, "image_size": sides, "in_features": math.prod(shape)}
     return found
 
 
@@ -160,13 +157,17 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
         UserError: if the config names what does not exist, or values that do not go together.
     """
     data: LightningDataModule = make(config["data"])
-    return Experiment(data, build_classifier(config, data), build_trainer(config, moved_from))
+    classifier = build_classifier(config, data)
+    if config["init_from"] is not None:
+        checkpoints.init_from(getattr(classifier, "net", classifier), config["init_from"])
+    return Experiment(data, classifier, build_trainer(config, moved_from))
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     """Rebuild the network from a checkpoint alone: plain, on the CPU, in evaluation mode.
 
-    It takes normalised float images (batch, C, H, W) and gives logits (batch, num_classes).
+    It takes normalised float images (batch, C, H, W) and gives logits (batch, num_classes). Its attribute ``card``
+    says ``image_shape``, ``mean``, ``std`` and ``class_names``, in plain values.
 
     Args:
         path: a ``.ckpt`` file of a run.
@@ -176,11 +177,24 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
         UserError: if the file is missing or damaged, or names anything but a network of a trusted package.
     """
     checkpoint = checkpoints.read(path)
-    config = checkpoints.card(checkpoint, path)["net"]
-    check_config(config, str(path), trust)
-    net: nn.Module = make(config)
-    try:
-        net.load_state_dict(checkpoints.net_weights(checkpoint))
-    except (KeyError, RuntimeError) as error:
-        raise UserError(f"the weights in {path} do not fit the network that it names: {error}") from error
+    card = checkpoints.card(checkpoint, path)
+    check_config(card["net"], str(path), trust)
+    net: nn.Module = make(card["net"])
+    checkpoints.load_state(net, checkpoints.net_weights(checkpoint), str(path))
+    net.card = card  # type: ignore[assignment]  # torch types a module's attributes as tensors and modules
     return net.eval()
+
+
+def card_of(net: nn.Module) -> dict[str, Any]:
+    """What a network of ``load`` takes and gives: ``image_shape``, ``mean``, ``std`` and ``class_names``.
+
+    Raises:
+        UserError: if it does not say.
+    """
+    card = getattr(net, "card", None)
+    if not isinstance(card, dict) or not all(card.get(n) for n in ("image_shape", "mean", "std", "class_names")):
+        raise UserError(
+            f"this {type(net).__name__} does not say what images it takes and what classes it knows: "
+            "experiments.load gives one that does, if its run's data set said so"
+        )
+    return card

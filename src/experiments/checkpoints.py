@@ -44,7 +44,7 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             finally:
                 os.close(folder)
     except OSError as error:
-        with suppress(OSError):
+        with suppress(OSError):  # where the folder itself is the trouble, there is nothing to remove
             beside.unlink()
         raise UserError(f"{path} cannot be written: {error.strerror}. Earlier files are untouched.") from error
 
@@ -155,22 +155,56 @@ def card(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
     return found
 
 
+def load_state(module: nn.Module, weights: Any, source: str) -> None:
+    """Load weights, all of them and no others.
+
+    Raises:
+        UserError: if names or shapes differ; the message gives each with both sides.
+    """
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise UserError(f"{source} holds no state_dict: its values are not all tensors")
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        mine = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        theirs = {name: tuple(value.shape) for name, value in weights.items()}
+        differing = [
+            f"{name}: {mine.get(name, 'nothing')} in the network, {theirs.get(name, 'nothing')} in the file"
+            for name in dict.fromkeys([*mine, *theirs])
+            if mine.get(name) != theirs.get(name)
+        ]
+        shown = differing[:20] or str(error).splitlines()
+        more = f"\n  and {len(differing) - len(shown)} more" if len(differing) > len(shown) else ""
+        raise UserError(
+            f"the weights in {source} do not fit {type(module).__name__}:\n  " + "\n  ".join(shown) + more
+        ) from error
+
+
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Load a checkpoint's weights into a LightningModule of the same shape.
 
     Raises:
         UserError: if the file is missing or damaged, or its names and shapes are not the module's.
     """
-    try:
-        module.load_state_dict(read(path)["state_dict"])
-    except (KeyError, RuntimeError) as error:
-        raise UserError(f"the weights in {path} do not fit: {error}") from error
+    load_state(module, read(path).get("state_dict"), str(path))
+
+
+def init_from(net: nn.Module, path: str | Path) -> None:
+    """Start a network from the weights in a file: a plain state_dict (``model.pth``), or a checkpoint of a run.
+
+    Raises:
+        UserError: if the file is missing or damaged, or its names and shapes are not the network's.
+    """
+    content = read(path)
+    if isinstance(content.get("state_dict"), dict):  # a checkpoint; what is a LightningModule by itself has no net.
+        content = net_weights(content) or content["state_dict"]
+    load_state(net, content, f"init_from={path}")
 
 
 def net_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The network's own ``state_dict``: the names it has outside the LightningModule."""
     return {
         name.removeprefix("net."): value
-        for name, value in checkpoint["state_dict"].items()
+        for name, value in checkpoint.get("state_dict", {}).items()
         if name.startswith("net.")
     }

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.errors import UserError
 
@@ -97,15 +98,19 @@ def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:
     ``compose("model=cnn", "optimizer.lr=0.01")`` returns what ``experiments.build`` takes.
 
     Raises:
-        hydra.errors.HydraException: if an override names an unknown group, choice or key; the message lists them.
+        UserError: if an override names an unknown group, choice or key; the message lists them.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
 
     register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+    except HydraException as error:
+        raise UserError(str(error)) from error
     job, before = HydraConfig.instance(), HydraConfig.instance().cfg
     try:
         job.set_config(config)  # what ${hydra:...} reads
@@ -122,12 +127,15 @@ def plain(config: Any) -> dict[str, Any]:
     """A composed config as plain, resolved values.
 
     Raises:
-        UserError: if a value is missing that has no default.
+        UserError: if a value is missing that has no default, or cannot be resolved.
     """
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, as key=value")
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

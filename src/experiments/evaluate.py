@@ -1,12 +1,17 @@
-"""Measure a finished run again, from its directory alone."""
+"""Measure a finished run again, from its directory alone, on its own test split or on other data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from lightning import Trainer
+from lightning import LightningDataModule, Trainer
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from experiments import checkpoints, runs
-from experiments.build import build_classifier, check_accelerator, make
+from experiments.build import build_classifier, check_accelerator, constructing, facts, make
+from experiments.composition import compose, did_you_mean
 from experiments.errors import UserError
 from experiments.run import prepare_process
 from experiments.trust import check_config
@@ -15,21 +20,26 @@ from experiments.trust import check_config
 def evaluate(
     run: str | Path,
     checkpoint: str | Path | None = None,
-    root: str | None = None,
+    data: str | None = None,
+    data_keys: Sequence[str] = (),
     accelerator: str = "auto",
     trust: Sequence[str] = (),
 ) -> dict[str, float]:
     """Return ``test/accuracy`` and the other test metrics of a run's best checkpoint.
 
+    Other data must have the image shape and the number of classes that the network was built for. They are
+    normalised as the network's own training data were.
+
     Args:
         run: the run directory.
         checkpoint: another checkpoint than the best.
-        root: where the data set's files lie, if not where the run found them.
+        data: another data set than the run's: a choice of ``conf/data``.
+        data_keys: the data set's own keys, such as ``data.root=<where its files lie now>``.
         accelerator: as Lightning names them.
         trust: packages of your own that the run's config may name.
 
     Raises:
-        UserError: if the directory holds no whole run, or its config names what is not trusted.
+        UserError: if the directory holds no whole run, its config names what is not trusted, or the data do not fit.
     """
     prepare_process()
     check_accelerator(accelerator)
@@ -38,20 +48,53 @@ def evaluate(
     parts = ("data", "model", "loss", "optimizer", "scheduler")
     check_config({part: config.get(part) for part in parts}, str(run / "config.yaml"), trust)
     path = Path(checkpoint) if checkpoint else runs.best_checkpoint(run)
-    if root is not None:
-        if "root" not in config["data"]:
-            raise UserError(f"root={root}: the data set of this run, {config['data']['_target_']}, has no files")
-        config["data"]["root"] = root
-    data = make(config["data"])
-    classifier = build_classifier(config, data)
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    if data is None:
+        module = make(_with_keys(config["data"], data_keys))
+    else:
+        card = checkpoints.card(checkpoints.read(path), path)
+        check_config(card["net"], str(path), trust)
+        module = make(compose(f"data={data}", *data_keys)["data"])
+        _require_fit(card, module, data)
+        config["model"]["net"] = card["net"]
+        module.mean, module.std = card["mean"], card["std"]
+    classifier = build_classifier(config, module)
     checkpoints.load_weights(classifier, path)
-    (results,) = trainer.test(classifier, datamodule=data, verbose=False)
+    with constructing("lightning.Trainer"):
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    (results,) = trainer.test(classifier, datamodule=module, verbose=False)
     return {name: float(value) for name, value in results.items()}
+
+
+def _with_keys(config: dict[str, Any], data_keys: Sequence[str]) -> dict[str, Any]:
+    """The run's own data config with some keys changed."""
+    for argument in data_keys:
+        key = argument.partition("=")[0].removeprefix("data.")
+        if key not in config:
+            raise UserError(
+                f"{argument}: the data set of this run, {config['_target_']}, has no such key."
+                f"{did_you_mean(key, list(config))} There are {', '.join(list(config)[1:])}"
+            )
+    try:
+        changes = OmegaConf.from_dotlist([argument.removeprefix("data.") for argument in data_keys])
+        return {**config, **OmegaConf.to_container(changes)}  # type: ignore[dict-item]
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{' '.join(data_keys)} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _require_fit(card: Mapping[str, Any], module: LightningDataModule, data: str) -> None:
+    """Raise UserError if a network cannot be measured on a data set."""
+    known = facts(module)
+    theirs = [known["in_channels"], *known["image_size"]], known["num_classes"]
+    ours = card["image_shape"], len(card["class_names"])
+    if theirs != ours:
+        has, wants = (
+            f"images of {' × '.join(map(str, shape))} in {classes} classes" for shape, classes in (theirs, ours)
+        )
+        raise UserError(f"data={data} has {has}; the network of this run was built for {wants}")

@@ -158,5 +158,16 @@ def best_checkpoint(run_dir: Path) -> Path:
     return path
 
 
+def checkpoint_of(run: str | Path | None, checkpoint: str | Path | None) -> Path:
+    """The checkpoint that a command names: a run's best, or a file of its own.
+
+    Raises:
+        UserError: unless one of the two is given.
+    """
+    if (run is None) == (checkpoint is None):
+        raise UserError("name either run=<run directory>, for its best checkpoint, or checkpoint=<file>")
+    return best_checkpoint(Path(run)) if run is not None else Path(checkpoint or "")
+
+
 def _write(path: Path, text: str) -> None:
     write_atomically(path, text.encode())

@@ -1,0 +1,40 @@
+"""Export a run's best network."""
+
+import os
+import sys
+from dataclasses import dataclass
+
+from experiments.errors import UserError, stop
+from experiments.options import option, read
+
+
+@dataclass
+class Export:
+    """Export a network: python scripts/export.py run=<run directory> format=onnx output=model.onnx.
+
+    state_dict: the weights alone, as torch.save(net.state_dict(), "model.pth") writes them.
+    onnx: images (batch, channels, height, width), floats in [0, 1], to logits; normalisation included.
+    """
+
+    format: str = option("state_dict, onnx")
+    output: str | None = option("the file to write, if not model.pth or model.onnx", None)
+    run: str | None = option("a run directory, for its best checkpoint", None)
+    checkpoint: str | None = option("a checkpoint, instead of a run", None)
+    trust: list[str] = option("packages of your own that the checkpoint may name", [])
+
+
+def main() -> None:
+    options = read(Export)
+    sys.path.append(os.getcwd())  # where a trusted package of the user's may lie
+    from experiments import runs
+    from experiments.export import export
+
+    checkpoint = runs.checkpoint_of(options.run, options.checkpoint)
+    print(f"written: {export(checkpoint, options.format, options.output, options.trust)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        stop(error)

@@ -1,0 +1,93 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+import experiments
+from experiments.data import MNIST, Digits, normalize
+from experiments.errors import UserError
+from experiments.evaluate import evaluate
+from experiments.run import train
+
+SHORT = ("model=cnn", "model.net.channels=[4]", "trainer.max_epochs=2", "trainer.limit_train_batches=20",
+         "trainer.accelerator=cpu", "callbacks=minimal", "logger=none")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run on the digits: its folder and its summary."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, train(experiments.compose(*SHORT, f"run_dir={folder}"))
+
+
+def measured(net, images, labels, data):
+    """Accuracy and loss by hand, normalised as ``data`` are."""
+    with torch.no_grad():
+        logits = net(normalize(images, data.mean, data.std))
+    return {
+        "test/accuracy": (logits.argmax(1) == labels).float().mean().item(),
+        "test/loss": F.cross_entropy(logits, labels).item(),
+    }
+
+
+def test_a_run_is_measured_again_from_its_directory(run):
+    folder, summary = run
+    results = evaluate(folder, accelerator="cpu")
+    assert results == pytest.approx({name: summary[name] for name in ("test/accuracy", "test/loss")})
+
+
+def test_a_named_checkpoint_is_measured(run):
+    folder, _ = run
+    path = min((folder / "checkpoints").glob("rolling-*"))
+    truth = measured(experiments.load(path), *Digits().read("test"), Digits)
+    assert evaluate(folder, path, accelerator="cpu") == pytest.approx(truth, rel=1e-5)
+
+
+def test_other_data_are_normalised_as_the_network_was_trained(run, small_mnist):
+    folder, _ = run
+    net = experiments.load(folder / "checkpoints" / "best.ckpt")
+    truth = measured(net, *MNIST(root=str(small_mnist)).read("test"), Digits)
+    results = evaluate(folder, data="mnist", data_keys=[f"data.root={small_mnist}"], accelerator="cpu")
+    assert results == pytest.approx(truth, rel=1e-5)
+
+
+def test_a_data_set_whose_files_have_moved_is_found_again(small_mnist, tmp_path):
+    where = [f"data.root={small_mnist}", "data.val_size=20"]
+    summary = train(experiments.compose(*SHORT, "data=mnist", *where, f"run_dir={tmp_path}/run"))
+    small_mnist.rename(tmp_path / "moved")
+    results = evaluate(tmp_path / "run", data_keys=[f"data.root={tmp_path}/moved"], accelerator="cpu")
+    assert results["test/accuracy"] == pytest.approx(summary["test/accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "nothing"}, "(?s)nothing.*digits.*mnist"),
+        ({"data": "digits", "data_keys": ["data.rot=x"]}, "data.rot"),
+        ({"data_keys": ["data.batchsize=3"]}, "has no such key. Did you mean batch_size"),
+        ({"data_keys": ["data.limit=[1"]}, "cannot be read"),
+        ({"checkpoint": "nowhere.ckpt"}, "there is no checkpoint at nowhere.ckpt"),
+        ({"accelerator": "tpux"}, "tpux"),
+    ],
+)
+def test_mistakes_name_the_value_and_the_choices(run, options, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(run[0], **{"accelerator": "cpu", **options})
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "message"),
+    [
+        (
+            "image_shape",
+            [3, 32, 32],
+            "has images of 1 × 28 × 28 in 10 classes; .* images of 3 × 32 × 32 in 10 classes",
+        ),
+        ("class_names", ["a", "b"], "28 in 10 classes; .* built for images of 1 × 28 × 28 in 2 classes"),
+    ],
+)
+def test_data_that_do_not_fit_the_network_are_refused(run, tmp_path, fact, value, message):
+    content = torch.load(run[0] / "checkpoints" / "best.ckpt", weights_only=True)
+    content["hyper_parameters"]["card"][fact] = value
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=message):
+        evaluate(run[0], tmp_path / "other.ckpt", data="digits", accelerator="cpu")
