@@ -48,6 +48,7 @@ def evaluate(
     parts = ("data", "model", "loss", "optimizer", "scheduler")
     check_config({part: config.get(part) for part in parts}, str(run / "config.yaml"), trust)
     path = Path(checkpoint) if checkpoint else runs.best_checkpoint(run)
+    card = checkpoints.read(path).get("hyper_parameters", {}).get("card") or {}
     if data is None:
         module = make(_with_keys(config["data"], data_keys))
     else:
@@ -56,7 +57,8 @@ def evaluate(
         module = make(compose(f"data={data}", *data_keys)["data"])
         _require_fit(card, module, data)
         config["model"]["net"] = card["net"]
-        module.mean, module.std = card["mean"], card["std"]
+    if card.get("mean"):
+        module.mean, module.std = card["mean"], card["std"]  # what the network was trained with
     classifier = build_classifier(config, module)
     checkpoints.load_weights(classifier, path)
     with constructing("lightning.Trainer"):

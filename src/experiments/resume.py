@@ -99,6 +99,7 @@ def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
         _set(stored, leaf, value)
         log.info("%s=%s from here on", leaf, value)
     stored["resume"] = config["resume"]
+    stored["init_from"] = None  # the checkpoint holds what became of those weights
     return Plan(stored, moved_from, _checkpoint(str(config["resume"]), run_dir), longer)
 
 

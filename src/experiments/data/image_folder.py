@@ -96,14 +96,22 @@ class ImageFolder(ImageDataModule):
         return f"{images:,} images in {self.num_classes} classes{ignored}"
 
     @property
-    def mean(self) -> list[float]:  # type: ignore[override]
+    def mean(self) -> Sequence[float]:
         """The mean of each channel outside the test split; decodes the images if they are not yet."""
         return self.statistics["mean"]
 
+    @mean.setter
+    def mean(self, values: Sequence[float]) -> None:
+        self._statistics = {**(self._statistics or {}), "mean": list(values)}
+
     @property
-    def std(self) -> list[float]:  # type: ignore[override]
+    def std(self) -> Sequence[float]:
         """The standard deviation of each channel outside the test split."""
         return self.statistics["std"]
+
+    @std.setter
+    def std(self, values: Sequence[float]) -> None:
+        self._statistics = {**(self._statistics or {}), "std": list(values)}
 
     @property
     def statistics(self) -> dict[str, list[float]]:
