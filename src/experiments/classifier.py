@@ -47,9 +47,8 @@ class Classifier(LightningModule):
         self.loss = loss
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        if (
-            card and card["image_shape"]
-        ):  # Lightning's model summary and TensorBoard's graph follow it through the network
+        if card and card["image_shape"]:
+            # Lightning's model summary and TensorBoard's graph follow it through the network
             self.example_input_array = torch.zeros(1, *card["image_shape"])
         extra = {} if metrics is None else dict(metrics)
         self.metrics = nn.ModuleDict()
@@ -126,14 +125,15 @@ class Classifier(LightningModule):
             raise UserError(f"the optimizer refuses its arguments: {error}") from error
         if self.make_scheduler is None:
             return optimizer
-        if "total_steps" in inspect.signature(self.make_scheduler).parameters:
-            schedule = self.make_scheduler(optimizer, total_steps=self._total_steps())
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-        schedule = self.make_scheduler(optimizer)
-        monitor = "val/accuracy" if getattr(schedule, "mode", "min") == "max" else "val/loss"
-        plan = {"scheduler": schedule, "interval": "epoch"}
+        by_step = "total_steps" in inspect.signature(self.make_scheduler).parameters
+        steps = {"total_steps": self._total_steps()} if by_step else {}
+        try:
+            schedule = self.make_scheduler(optimizer, **steps)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the scheduler refuses its arguments: {error}") from error
+        plan = {"scheduler": schedule, "interval": "step" if by_step else "epoch"}
         if isinstance(schedule, ReduceLROnPlateau):
-            plan["monitor"] = monitor
+            plan["monitor"] = "val/accuracy" if schedule.mode == "max" else "val/loss"
         return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def _total_steps(self) -> int:
