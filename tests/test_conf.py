@@ -24,13 +24,13 @@ SMALL = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accel
 
 @pytest.mark.parametrize(("group", "choice"), EVERY, ids="=".join)
 def test_every_choice_composes(group, choice):
-    own = ["model.net._target_=experiments.nets.MLP"] if choice == "custom" else []
-    config = experiments.compose(f"{group}={choice}", *own)
+    own = {"model": "model.net._target_=experiments.nets.MLP", "data": "data._target_=experiments.data.Digits"}
+    config = experiments.compose(f"{group}={choice}", *([own[group]] if choice == "custom" else []))
     assert config["model"]["_target_"]
     assert config["run_dir"]
 
 
-@pytest.mark.parametrize("data", choices("data"))
+@pytest.mark.parametrize("data", [data for data in choices("data") if data != "custom"])
 @pytest.mark.parametrize("model", [model for model in choices("model") if model != "custom"])
 def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, small_mnist, tmp_path):
     where = [] if data == "digits" else [f"data.root={small_mnist}", "data.val_size=20"]
@@ -52,6 +52,26 @@ def test_every_choice_trains_two_epochs(group, tmp_path):
             "test=false",
         )  # fmt: skip
         assert fit_and_test(build(config), config)["steps"] == 2, choice
+
+
+@pytest.mark.parametrize("metric", choices("metrics"))
+def test_every_metric_is_measured_on_val_and_test_alone(metric, tmp_path):
+    config = experiments.compose(f"metrics=[{metric}]", *SMALL, f"run_dir={tmp_path}", "logger=none")
+    (name,) = config["metrics"]
+    experiment = build(config)
+    summary = fit_and_test(experiment, config)
+    assert 0 <= summary[f"test/{name}"] <= 1
+    logged = set(experiment.trainer.logged_metrics)
+    assert f"train/{name}" not in logged
+    assert f"test/{name}" in logged
+
+
+@pytest.mark.parametrize("callback", choices("callbacks"))
+def test_every_callback_goes_through_a_run_beside_the_default_ones(callback, tmp_path):
+    chosen = "callbacks=default" if callback == "default" else f"callbacks=[default,{callback}]"
+    config = experiments.compose(*SMALL, chosen, "trainer.max_epochs=2", f"run_dir={tmp_path}")
+    assert fit_and_test(build(config), config)["steps"] == 2
+    assert experiments.load(tmp_path / "checkpoints" / "best.ckpt")
 
 
 @pytest.mark.parametrize("debug", choices("debug"))

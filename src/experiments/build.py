@@ -1,7 +1,11 @@
 """Config to objects: the only place that instantiates."""
 
 import inspect
+import os
 import pkgutil
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,9 +96,20 @@ def filled(config: Config, data: LightningDataModule) -> dict[str, Any]:
     return {**config, **{name: value for name, value in known.items() if config.get(name) is None}}
 
 
+def build_data(config: Config) -> LightningDataModule:
+    """The data set, from all that stands in its group."""
+    try:
+        data: LightningDataModule = make(config["data"])
+    except UserError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UserError(f"{error}; data=custom gives a data set of your own no key but those you add") from error
+    return data
+
+
 def build_classifier(config: Config, data: LightningDataModule) -> LightningModule:
     """The LightningModule around the network, with what it takes of loss, optimizer, scheduler, metrics and card."""
-    net = filled(config["model"]["net"], data)
+    net = filled(config["model"]["net"], data) if config["model"].get("net") else {}
     card = {
         "net": net,
         "image_shape": list(getattr(data, "image_shape", [])),
@@ -107,6 +122,7 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
         "loss": lambda: make(config["loss"]),
         "optimizer": lambda: make(config["optimizer"]),
         "scheduler": lambda: config["scheduler"] and make(config["scheduler"]),
+        "metrics": lambda: {name: make(filled(one, data)) for name, one in config["metrics"].items() if one},
         "num_classes": lambda: facts(data).get("num_classes"),
         "card": lambda: card,
     }
@@ -114,6 +130,22 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
     taken = {name: create() for name, create in taken_by(rest["_target_"], offered).items()}
     module: LightningModule = make(rest, **taken)
     return module
+
+
+def compile_in_place(module: LightningModule) -> None:
+    """Let torch.compile the network (all of a module without one) at its first batch; names of weights stay.
+
+    Raises:
+        UserError: if there is no C++ compiler, which torch would say in the middle of that batch.
+    """
+    default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = (shlex.split(os.environ.get("CXX", "")) or [default])[0]
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"compile=true needs a C++ compiler, and there is no {compiler}: install one, name yours in the "
+            "environment variable CXX, or set compile=false"
+        )
+    getattr(module, "net", module).compile()
 
 
 def check_accelerator(name: str) -> None:
@@ -146,8 +178,11 @@ def build(config: Config) -> Experiment:
     Raises:
         UserError: if the config names what does not exist, or values that do not go together.
     """
-    data: LightningDataModule = make(config["data"])
-    return Experiment(data, build_classifier(config, data), build_trainer(config))
+    data = build_data(config)
+    classifier = build_classifier(config, data)
+    if config["compile"]:
+        compile_in_place(classifier)
+    return Experiment(data, classifier, build_trainer(config))
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:

@@ -21,8 +21,8 @@ class Classifier(LightningModule):
     """Trains a network that maps normalised images (batch, C, H, W) to logits (batch, num_classes).
 
     Logs ``loss`` and ``accuracy`` once an epoch as ``train/*``, ``val/*`` and ``test/*``, and ``train/loss_step``
-    every ``log_every_n_steps`` steps. ``metrics`` adds further ones to ``val/*`` and ``test/*``; they receive logits
-    and labels.
+    every ``log_every_n_steps`` steps. ``metrics`` adds further ones to ``val/*`` and ``test/*``; they receive class
+    probabilities (batch, num_classes) and labels.
 
     ``optimizer`` receives the parameters. ``scheduler`` receives the optimizer; one that takes ``total_steps`` gets
     the run's number of optimizer steps and advances with each of them, any other advances once an epoch.
@@ -50,7 +50,9 @@ class Classifier(LightningModule):
         if card and card["image_shape"]:
             # Lightning's model summary and TensorBoard's graph follow it through the network
             self.example_input_array = torch.zeros(1, *card["image_shape"])
-        extra = {} if metrics is None else dict(metrics)
+        extra = dict(metrics or {})
+        if taken := {"loss", "accuracy"} & set(extra):
+            raise ValueError(f"metrics.{taken.pop()} is there already: give the further metric another name")
         self.metrics = nn.ModuleDict()
         for stage in STAGES:
             own = {"loss": MeanMetric(), "accuracy": MulticlassAccuracy(num_classes, average="micro")}
@@ -71,11 +73,13 @@ class Classifier(LightningModule):
         images, labels = batch
         logits = self(images)
         loss: Tensor = self.loss(logits, labels)
-        for name, metric in self.stage_metrics(stage):
-            if name == "loss":
-                metric.update(loss.detach(), len(labels))
-            else:
-                metric.update(logits.detach(), labels)
+        (_, mean_loss), (_, accuracy), *further = self.stage_metrics(stage)
+        mean_loss.update(loss.detach(), len(labels))
+        accuracy.update(logits.detach(), labels)
+        if further:  # given logits, torchmetrics would guess from a batch's range that they are none
+            probabilities = torch.softmax(logits.detach().float(), dim=1)
+            for _, metric in further:
+                metric.update(probabilities, labels)
         return loss
 
     def log_epoch(self, stage: str) -> None:

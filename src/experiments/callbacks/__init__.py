@@ -1,5 +1,6 @@
 """What happens beside training."""
 
+from experiments.callbacks.averaging import AveragedWeights
 from experiments.callbacks.progress import Progress
 
-__all__ = ["Progress"]
+__all__ = ["AveragedWeights", "Progress"]
