@@ -41,7 +41,7 @@ def main() -> None:
         picture = options.picture if can_draw() else None
         fastest, lowest = find_lr(config, options.min_lr, options.max_lr, options.steps, picture)
     print(f"the loss falls fastest at a learning rate of {fastest:.2g}, and is lowest at {lowest:.2g}")
-    print("no picture: it needs matplotlib" if picture is None else f"picture: {picture}")
+    print("no picture: it needs matplotlib (pip install matplotlib)" if picture is None else f"picture: {picture}")
     print("next:", *["python scripts/train.py", *overrides, f"optimizer.lr={fastest:.2g}"])
 
 

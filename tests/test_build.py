@@ -94,6 +94,14 @@ def test_accumulation_equals_the_larger_batch(tmp_path):
         assert one.allclose(other, atol=1e-6)
 
 
+def test_early_stopping_by_config_stops(tmp_path):
+    stubborn = ("optimizer=sgd", "scheduler=constant", "optimizer.lr=1e-12", "callbacks.early_stopping.patience=2")
+    chosen = ("callbacks=[minimal,early_stopping]", "callbacks.early_stopping.min_delta=0.1")
+    few = ("trainer.limit_train_batches=1", "trainer.max_epochs=9")
+    experiment = fitted(tmp_path, *chosen, *stubborn, *few)
+    assert experiment.trainer.current_epoch == 3
+
+
 def test_compile_without_a_compiler_says_what_is_missing(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler -O3")
     with pytest.raises(UserError, match=r"(?s)no no-such-compiler.*CXX.*compile=false"):

@@ -155,6 +155,12 @@ def test_keys_of_another_data_set_are_refused_with_the_way_out(own):
         build(experiments.compose("data._target_=own_data.MyData"))
 
 
+@pytest.mark.parametrize(("group", "key"), [("model", "model.net._target_"), ("data", "data._target_")])
+def test_an_import_path_must_be_given(group, key):
+    with pytest.raises(UserError, match=f"{key} must be given"):
+        experiments.compose(f"{group}=custom")
+
+
 @pytest.mark.slow
 def test_a_compiled_network_with_branches_trains_as_the_plain_one_under_the_same_names(own):
     options = (*OWN_NET, *OWN_DATA, "optimizer=sgd", "scheduler=constant", "trainer.limit_train_batches=5")

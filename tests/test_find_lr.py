@@ -3,17 +3,17 @@ import torch
 
 import experiments
 from experiments.errors import UserError
-from experiments.find_lr import find_lr
+from experiments.find_lr import can_draw, find_lr
 
 
 def test_it_finds_a_rate_at_which_a_network_learns(tmp_path):
-    pytest.importorskip("matplotlib")
+    picture = tmp_path / "loss.png" if can_draw() else None
     config = experiments.compose("model=mlp", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "optimizer=sgd")
     torch.manual_seed(0)
-    fastest, lowest = find_lr(config, picture=tmp_path / "loss.png")
+    fastest, lowest = find_lr(config, picture=picture)
     assert 1e-4 < fastest < lowest <= 1
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in tmp_path.iterdir()] == ["loss.png"]  # its checkpoint is gone
+    assert list(tmp_path.iterdir()) == ([picture] if picture else [])  # its checkpoint is gone
+    assert picture is None or picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_schedule_that_counts_steps_is_no_obstacle_and_no_picture_is_drawn_unasked(tmp_path):

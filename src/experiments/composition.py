@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf, open_dict, read_write
 
+from experiments.errors import UserError
+
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUN_ID = "EXPERIMENTS_RUN_ID"
 
@@ -31,6 +33,7 @@ def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:
 
     Raises:
         hydra.errors.HydraException: if an override names an unknown group, choice or key; the message lists them.
+        UserError: if it leaves open what must be given.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -52,8 +55,14 @@ def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A composed config as plain, resolved values."""
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    """A composed config as plain, resolved values.
+
+    Raises:
+        UserError: if it leaves open what must be given.
+    """
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{' and '.join(missing)} must be given, as {missing[0]}=...")
+    values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
