@@ -141,3 +141,10 @@ def test_an_optimizer_that_refuses_is_a_users_mistake():
     module = Classifier(MLP(), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=-1.0), num_classes=10)
     with pytest.raises(UserError, match="learning rate: -1.0"):
         trainer(max_epochs=1).fit(module, datamodule=Digits())
+
+
+def test_a_scheduler_that_refuses_is_a_users_mistake():
+    optimizer, scheduler = partial(torch.optim.Adagrad, lr=0.1), partial(OneCycleLR, max_lr=0.1, cycle_momentum=True)
+    module = Classifier(MLP(), nn.CrossEntropyLoss(), optimizer, num_classes=10, scheduler=scheduler)
+    with pytest.raises(UserError, match=r"the scheduler refuses.*cycle_momentum"):
+        trainer(max_epochs=1).fit(module, datamodule=Digits())

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import experiments
 from experiments.build import build, make
@@ -24,14 +25,17 @@ SMALL = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accel
 
 @pytest.mark.parametrize(("group", "choice"), EVERY, ids="=".join)
 def test_every_choice_composes(group, choice):
-    required = {"custom": ["model.net._target_=experiments.nets.MLP"], "image_folder": ["data.root=somewhere"]}
-    own = required.get(choice, [])
-    config = experiments.compose(f"{group}={choice}", *own)
+    own = {
+        "model=custom": ["model.net._target_=experiments.nets.MLP"],
+        "data=custom": ["data._target_=experiments.data.Digits"],
+        "data=image_folder": ["data.root=somewhere"],
+    }
+    config = experiments.compose(f"{group}={choice}", *own.get(f"{group}={choice}", []))
     assert config["model"]["_target_"]
     assert config["run_dir"]
 
 
-@pytest.mark.parametrize("data", choices("data"))
+@pytest.mark.parametrize("data", [data for data in choices("data") if data != "custom"])
 @pytest.mark.parametrize("model", [model for model in choices("model") if model != "custom"])
 def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, small_data, tmp_path):
     config = experiments.compose(
@@ -45,6 +49,8 @@ def test_every_network_trains_a_step_on_every_data_set_and_tests(model, data, sm
 @pytest.mark.parametrize("group", ["optimizer", "scheduler", "loss"])
 def test_every_choice_trains_two_epochs(group, tmp_path):
     for choice in choices(group):
+        if choice == "muon" and not hasattr(torch.optim, "Muon"):
+            continue
         own = ("trainer.max_epochs=2", f"run_dir={tmp_path}/{choice}", "logger=none", "test=false")
         config = experiments.compose(f"{group}={choice}", *SMALL, *own)
         assert fit_and_test(build(config), config)["steps"] == 2, choice
@@ -59,14 +65,32 @@ def test_every_augmentation_trains_a_step(augment, tmp_path):
     assert fit_and_test(experiment, config)["steps"] == 1
 
 
+@pytest.mark.parametrize("metric", choices("metrics"))
+def test_every_metric_is_measured_on_val_and_test_alone(metric, tmp_path):
+    config = experiments.compose(f"metrics=[{metric}]", *SMALL, f"run_dir={tmp_path}", "logger=none")
+    (name,) = config["metrics"]
+    experiment = build(config)
+    summary = fit_and_test(experiment, config)
+    assert 0 <= summary[f"test/{name}"] <= 1
+    logged = set(experiment.trainer.logged_metrics)
+    assert f"train/{name}" not in logged
+    assert f"test/{name}" in logged
+
+
+@pytest.mark.parametrize("callback", choices("callbacks"))
+def test_every_callback_goes_through_a_run_beside_the_default_ones(callback, tmp_path):
+    chosen = "callbacks=default" if callback == "default" else f"callbacks=[default,{callback}]"
+    config = experiments.compose(*SMALL, chosen, "trainer.max_epochs=2", f"run_dir={tmp_path}")
+    assert fit_and_test(build(config), config)["steps"] == 2
+    assert experiments.load(tmp_path / "checkpoints" / "best.ckpt")
+
+
 @pytest.mark.parametrize("debug", choices("debug"))
 def test_every_debug_preset_runs(debug, tmp_path):
     config = experiments.compose(f"debug={debug}", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "logger=none")
     summary = fit_and_test(build(config), config)
     if debug == "overfit":
         assert summary["steps"] == 100
-        import torch
-
         net = experiments.load(tmp_path / "checkpoints" / "best.ckpt")
         data = make(config["data"])
         data.setup("fit")

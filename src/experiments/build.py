@@ -2,7 +2,11 @@
 
 import inspect
 import math
+import os
 import pkgutil
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,9 +104,20 @@ def weighted(config: Config, data: LightningDataModule) -> dict[str, Any]:
     return dict(config)
 
 
+def build_data(config: Config) -> LightningDataModule:
+    """The data set, from all that stands in its group."""
+    try:
+        data: LightningDataModule = make(config["data"])
+    except UserError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UserError(f"{error}; data=custom gives a data set of your own no key but those you add") from error
+    return data
+
+
 def build_classifier(config: Config, data: LightningDataModule) -> LightningModule:
     """The LightningModule around the network, with what it takes of loss, optimizer, scheduler, metrics and card."""
-    net = filled(config["model"]["net"], data)
+    net = filled(config["model"]["net"], data) if config["model"].get("net") else {}
     card = {
         "net": net,
         "image_shape": list(getattr(data, "image_shape", [])),
@@ -115,6 +130,7 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
         "loss": lambda: make(weighted(config["loss"], data)),
         "optimizer": lambda: make(config["optimizer"]),
         "scheduler": lambda: config["scheduler"] and make(config["scheduler"]),
+        "metrics": lambda: {name: make(filled(one, data)) for name, one in config["metrics"].items() if one},
         "num_classes": lambda: facts(data).get("num_classes"),
         "card": lambda: card,
     }
@@ -122,6 +138,22 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
     taken = {name: create() for name, create in taken_by(rest["_target_"], offered).items()}
     module: LightningModule = make(rest, **taken)
     return module
+
+
+def compile_in_place(module: LightningModule) -> None:
+    """Let torch.compile the network (all of a module without one) at its first batch; names of weights stay.
+
+    Raises:
+        UserError: if there is no C++ compiler, which torch would say in the middle of that batch.
+    """
+    default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = (shlex.split(os.environ.get("CXX", "")) or [default])[0]
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"compile=true needs a C++ compiler, and there is no {compiler}: install one, name yours in the "
+            "environment variable CXX, or set compile=false"
+        )
+    getattr(module, "net", module).compile()
 
 
 def check_accelerator(name: str) -> None:
@@ -156,10 +188,12 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
     Raises:
         UserError: if the config names what does not exist, or values that do not go together.
     """
-    data: LightningDataModule = make(config["data"])
+    data = build_data(config)
     classifier = build_classifier(config, data)
     if config["init_from"] is not None:
         checkpoints.init_from(getattr(classifier, "net", classifier), config["init_from"])
+    if config["compile"]:
+        compile_in_place(classifier)
     return Experiment(data, classifier, build_trainer(config, moved_from))
 
 

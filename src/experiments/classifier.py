@@ -21,8 +21,8 @@ class Classifier(LightningModule):
     """Trains a network that maps normalised images (batch, C, H, W) to logits (batch, num_classes).
 
     Logs ``loss`` and ``accuracy`` once an epoch as ``train/*``, ``val/*`` and ``test/*``, and ``train/loss_step``
-    every ``log_every_n_steps`` steps. ``metrics`` adds further ones to ``val/*`` and ``test/*``; they receive logits
-    and labels.
+    every ``log_every_n_steps`` steps. ``metrics`` adds further ones to ``val/*`` and ``test/*``; they receive class
+    probabilities (batch, num_classes) and labels.
 
     ``optimizer`` receives the parameters. ``scheduler`` receives the optimizer; one that takes ``total_steps`` gets
     the run's number of optimizer steps and advances with each of them, any other advances once an epoch.
@@ -47,11 +47,12 @@ class Classifier(LightningModule):
         self.loss = loss
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        if (
-            card and card["image_shape"]
-        ):  # Lightning's model summary and TensorBoard's graph follow it through the network
+        if card and card["image_shape"]:
+            # Lightning's model summary and TensorBoard's graph follow it through the network
             self.example_input_array = torch.zeros(1, *card["image_shape"])
-        extra = {} if metrics is None else dict(metrics)
+        extra = dict(metrics or {})
+        if taken := {"loss", "accuracy"} & set(extra):
+            raise ValueError(f"metrics.{taken.pop()} is there already: give the further metric another name")
         self.metrics = nn.ModuleDict()
         for stage in STAGES:
             # what a loss that is not finite means is for callbacks to say, without a look at every value
@@ -76,11 +77,14 @@ class Classifier(LightningModule):
         images, labels = batch
         logits = self(images)
         loss: Tensor = self.loss(logits, labels)
-        for name, metric in self.stage_metrics(stage):
-            if name == "loss":
-                metric.update(loss.detach(), len(labels))
-            else:  # of mixed images, the class with the larger part counts
-                metric.update(logits.detach(), labels.argmax(1) if labels.is_floating_point() else labels)
+        (_, mean_loss), (_, accuracy), *further = self.stage_metrics(stage)
+        mean_loss.update(loss.detach(), len(labels))
+        # of mixed images, the class with the larger part counts
+        accuracy.update(logits.detach(), labels.argmax(1) if labels.is_floating_point() else labels)
+        if further:  # given logits, torchmetrics would guess from a batch's range that they are none
+            probabilities = torch.softmax(logits.detach().float(), dim=1)
+            for _, metric in further:
+                metric.update(probabilities, labels)
         return loss
 
     def log_epoch(self, stage: str) -> None:
@@ -130,14 +134,15 @@ class Classifier(LightningModule):
             raise UserError(f"the optimizer refuses its arguments: {error}") from error
         if self.make_scheduler is None:
             return optimizer
-        if "total_steps" in inspect.signature(self.make_scheduler).parameters:
-            schedule = self.make_scheduler(optimizer, total_steps=self._total_steps())
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-        schedule = self.make_scheduler(optimizer)
-        monitor = "val/accuracy" if getattr(schedule, "mode", "min") == "max" else "val/loss"
-        plan = {"scheduler": schedule, "interval": "epoch"}
+        by_step = "total_steps" in inspect.signature(self.make_scheduler).parameters
+        steps = {"total_steps": self._total_steps()} if by_step else {}
+        try:
+            schedule = self.make_scheduler(optimizer, **steps)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the scheduler refuses its arguments: {error}") from error
+        plan = {"scheduler": schedule, "interval": "step" if by_step else "epoch"}
         if isinstance(schedule, ReduceLROnPlateau):
-            plan["monitor"] = monitor
+            plan["monitor"] = "val/accuracy" if schedule.mode == "max" else "val/loss"
         return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def _total_steps(self) -> int:

@@ -45,7 +45,7 @@ def evaluate(
     check_accelerator(accelerator)
     run = Path(run)
     config = runs.read_config(run)
-    parts = ("data", "model", "loss", "optimizer", "scheduler")
+    parts = ("data", "model", "loss", "optimizer", "scheduler", "metrics")
     check_config({part: config.get(part) for part in parts}, str(run / "config.yaml"), trust)
     path = Path(checkpoint) if checkpoint else runs.best_checkpoint(run)
     card = checkpoints.read(path).get("hyper_parameters", {}).get("card") or {}

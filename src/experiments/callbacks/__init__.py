@@ -1,8 +1,9 @@
 """What happens beside training."""
 
+from experiments.callbacks.averaging import AveragedWeights
 from experiments.callbacks.finite import FiniteLoss
 from experiments.callbacks.progress import Progress
 from experiments.callbacks.rolling import RollingCheckpoint
 from experiments.callbacks.stopwatch import Stopwatch
 
-__all__ = ["FiniteLoss", "Progress", "RollingCheckpoint", "Stopwatch"]
+__all__ = ["AveragedWeights", "FiniteLoss", "Progress", "RollingCheckpoint", "Stopwatch"]

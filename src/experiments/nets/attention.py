@@ -25,7 +25,7 @@ class VisionTransformer(nn.Module):
         num_classes: int = 10,
         patch_size: int = 4,
         embed_dim: int = 64,
-        depth: int = 4,
+        depth: int = 2,
         num_heads: int = 4,
         mlp_ratio: float = 2.0,
         activation: str = "GELU",
@@ -35,12 +35,12 @@ class VisionTransformer(nn.Module):
         at_least("in_channels", in_channels)
         at_least("num_classes", num_classes)
         at_least("patch_size", patch_size)
+        at_least("embed_dim", embed_dim)
         at_least("depth", depth)
         height, width = grid_size(image_size, 2)
         tokens = (height // patch_size) * (width // patch_size)
         if tokens < 1:
             raise ValueError(f"patch_size={patch_size} must not exceed the image's sides, {height} and {width}")
-        at_least("embed_dim", embed_dim)
         self.patches = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
         self.position = nn.Parameter(torch.randn(1, tokens, embed_dim) * 0.02)
         self.dropout = dropout_layer(dropout)

@@ -7,6 +7,7 @@ from experiments.nets.layers import (
     CONV,
     activation_layer,
     at_least,
+    choose,
     conv_norm,
     dropout_layer,
     odd,
@@ -34,6 +35,9 @@ class ResBlock(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
+        choose("spatial_dims", spatial_dims, list(CONV))
+        at_least("in_channels", in_channels)
+        at_least("out_channels", out_channels)
         at_least("stride", stride)
         odd("kernel_size", kernel_size)
         probability("dropout", dropout)

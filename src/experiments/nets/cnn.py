@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from experiments.nets.layers import (
     grid_size,
     odd,
     stack,
+    widths,
 )
 
 
@@ -46,13 +46,13 @@ class CNN(nn.Module):
         choose("pool", pool, list(POOL))
         odd("kernel_size", kernel_size)
         at_least("stride", stride)
+        at_least("in_channels", in_channels)
         at_least("num_classes", num_classes)
-        widths = [in_channels, *channels]
-        for option, width in [("in_channels", in_channels), *(("channels", c) for c in channels)]:
-            at_least(option, width)
+        widths("channels", channels)
         size = start = grid_size(image_size, spatial_dims)
         layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
+        before = in_channels
+        for after in channels:
             layers += [
                 CONV[spatial_dims](before, after, kernel_size, stride=stride, padding=kernel_size // 2),
                 conv_norm(norm, after, spatial_dims),
@@ -60,6 +60,7 @@ class CNN(nn.Module):
                 POOL[pool][spatial_dims](kernel_size=2, stride=2),
                 dropout_layer(dropout),
             ]
+            before = after
             size = tuple(((side - 1) // stride + 1) // 2 for side in size)
             if min(size) < 1:
                 raise ValueError(
@@ -68,7 +69,7 @@ class CNN(nn.Module):
                 )
         self.conv_stack = stack(layers)
         self.flatten = nn.Flatten()
-        self.fc = nn.Linear(widths[-1] * math.prod(size), num_classes)
+        self.fc = nn.Linear(before * math.prod(size), num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in_channels, *image_size) -> logits (batch, num_classes)."""

@@ -50,6 +50,14 @@ def at_least(option: str, value: int, minimum: int = 1) -> None:
         raise ValueError(f"{option}={value!r} must be a whole number of at least {minimum}")
 
 
+def widths(option: str, values: Sequence[int]) -> None:
+    """Raise ValueError if ``values`` is not a list of whole numbers of at least 1."""
+    if isinstance(values, (int, float, str)):
+        raise ValueError(f"{option}={values!r} must be a list, such as [{values}]")
+    for value in values:
+        at_least(option, value)
+
+
 def odd(option: str, value: int) -> None:
     """Raise ValueError if ``value`` is not a positive odd number: only then does padding keep the size."""
     at_least(option, value)
@@ -59,7 +67,7 @@ def odd(option: str, value: int) -> None:
 
 def probability(option: str, value: float) -> None:
     """Raise ValueError if ``value`` is not in [0, 1)."""
-    if not 0 <= value < 1:
+    if isinstance(value, (bool, str)) or not 0 <= value < 1:
         raise ValueError(f"{option}={value!r} must be at least 0 and less than 1")
 
 

@@ -1,11 +1,10 @@
 """The tutorial's three-layer MLP."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor, nn
 
-from experiments.nets.layers import activation_layer, at_least, dropout_layer, linear_norm, stack
+from experiments.nets.layers import activation_layer, at_least, dropout_layer, linear_norm, stack, widths
 
 
 class MLP(nn.Module):
@@ -25,23 +24,21 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        widths = [in_features, *hidden_features]
-        for option, width in [
-            ("in_features", in_features),
-            *(("hidden_features", w) for w in hidden_features),
-        ]:
-            at_least(option, width)
+        at_least("in_features", in_features)
         at_least("num_classes", num_classes)
+        widths("hidden_features", hidden_features)
         layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
+        before = in_features
+        for after in hidden_features:
             layers += [
                 nn.Linear(before, after),
                 linear_norm(norm, after),
                 activation_layer(activation),
                 dropout_layer(dropout),
             ]
+            before = after
         self.flatten = nn.Flatten()
-        self.linear_relu_stack = stack([*layers, nn.Linear(widths[-1], num_classes)])
+        self.linear_relu_stack = stack([*layers, nn.Linear(before, num_classes)])
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, *shape) -> logits (batch, num_classes)."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.nets.blocks import ResBlock
-from experiments.nets.layers import CONV, GLOBAL_POOL, at_least, choose, odd
+from experiments.nets.layers import CONV, GLOBAL_POOL, at_least, choose, odd, widths
 
 
 class ResNet(nn.Module):
@@ -36,11 +36,13 @@ class ResNet(nn.Module):
         choose("spatial_dims", spatial_dims, list(CONV))
         choose("pool", pool, list(GLOBAL_POOL))
         odd("kernel_size", kernel_size)
-        at_least("blocks_per_stage", blocks_per_stage)
+        at_least("in_channels", in_channels)
         at_least("num_classes", num_classes)
-        at_least("number of channels", len(channels))
-        for option, width in [("in_channels", in_channels), *(("channels", c) for c in channels)]:
-            at_least(option, width)
+        at_least("blocks_per_stage", blocks_per_stage)
+        at_least("stride", stride)
+        widths("channels", channels)
+        if not channels:
+            raise ValueError("channels=[] must name at least one stage")
 
         def block(before: int, after: int, step: int) -> ResBlock:
             return ResBlock(before, after, step, kernel_size, activation, norm, dropout, spatial_dims)

@@ -1,5 +1,7 @@
 """A recurrent network that reads an image row by row."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from experiments.nets.layers import at_least, choose, dropout_layer, grid_size
@@ -17,7 +19,7 @@ class RNN(nn.Module):
     def __init__(
         self,
         in_channels: int = 1,
-        image_size: int | tuple[int, int] = 28,
+        image_size: int | Sequence[int] = 28,
         num_classes: int = 10,
         cell: str = "LSTM",
         hidden_features: int = 128,

@@ -1,0 +1,52 @@
+"""Find a learning rate for a network and a data set, in a hundred steps."""
+
+import dataclasses
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+
+from experiments.composition import compose
+from experiments.errors import UserError
+from experiments.options import option, read, stop
+
+sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
+
+
+@dataclass
+class FindLR:
+    """Find a learning rate: python scripts/find_lr.py model=cnn data=mnist [what train.py takes]."""
+
+    min_lr: float = option("the first learning rate", 1e-6)
+    max_lr: float = option("the last learning rate", 1.0)
+    steps: int = option("how many to try", 100)
+    picture: str = option("where to draw the loss over the learning rate", "find_lr.png")
+
+
+def main() -> None:
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # no bar where nobody watches
+    own = {field.name for field in dataclasses.fields(FindLR)} | {"-h", "--help"}
+    overrides = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in own]
+    options = read(FindLR, [argument for argument in sys.argv[1:] if argument not in overrides])
+    from hydra.errors import HydraException
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            config = compose(*overrides, f"run_dir={folder}")
+        except HydraException as error:
+            raise UserError(str(error)) from error
+        from experiments.find_lr import can_draw, find_lr
+
+        picture = options.picture if can_draw() else None
+        fastest, lowest = find_lr(config, options.min_lr, options.max_lr, options.steps, picture)
+    print(f"the loss falls fastest at a learning rate of {fastest:.2g}, and is lowest at {lowest:.2g}")
+    print("no picture: it needs matplotlib (pip install matplotlib)" if picture is None else f"picture: {picture}")
+    print("next:", *["python scripts/train.py", *overrides, f"optimizer.lr={fastest:.2g}"])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        stop(error)

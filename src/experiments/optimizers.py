@@ -1,0 +1,66 @@
+"""Optimizers that torch does not have as one class."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+
+class MuonAdamW(Optimizer):
+    """Muon for the hidden weight matrices, AdamW for everything else: biases, norms, convolutions, the last layer.
+
+    Muon orthogonalises each update (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon). Its updates are
+    scaled to AdamW's size (Liu et al. 2025, arXiv 2502.16982), so that both share one learning rate and weight decay.
+
+    Raises:
+        ValueError: if this torch has no Muon, or there is no hidden weight matrix.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 0.002,
+        weight_decay: float = 0.01,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise ValueError(
+                f"optimizer=muon needs torch 2.9 or newer, this is {torch.__version__}: use optimizer=adamw"
+            )
+        parameters = list(params)
+        matrices = [parameter for parameter in parameters if parameter.ndim == 2][:-1]  # the last layer's is last
+        if not matrices:
+            raise ValueError("Muon is for hidden weight matrices, and this network has none: use optimizer=adamw")
+        hidden = {id(parameter) for parameter in matrices}
+        rest = [parameter for parameter in parameters if id(parameter) not in hidden]
+        shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
+        self._parts: list[Optimizer] = [
+            torch.optim.Muon(matrices, momentum=momentum, adjust_lr_fn="match_rms_adamw", **shared),
+            AdamW(rest, betas=betas, eps=eps, fused=True, **shared),
+        ]
+        super().__init__([part.param_groups[0] for part in self._parts], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Make the parts work on this optimizer's state and groups: schedules and checkpoints know no other."""
+        for part, group in zip(self._parts, self.param_groups, strict=True):
+            part.state, part.param_groups = self.state, [group]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of both; ``closure`` is called once."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` gave."""
+        super().load_state_dict(state_dict)
+        self._share()

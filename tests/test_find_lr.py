@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+import experiments
+from experiments.errors import UserError
+from experiments.find_lr import can_draw, find_lr
+
+
+def test_it_finds_a_rate_at_which_a_network_learns(tmp_path):
+    picture = tmp_path / "loss.png" if can_draw() else None
+    config = experiments.compose("model=mlp", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "optimizer=sgd")
+    torch.manual_seed(0)
+    fastest, lowest = find_lr(config, picture=picture)
+    assert 1e-4 < fastest < lowest <= 1
+    assert list(tmp_path.iterdir()) == ([picture] if picture else [])  # its checkpoint is gone
+    assert picture is None or picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_schedule_that_counts_steps_is_no_obstacle_and_no_picture_is_drawn_unasked(tmp_path):
+    config = experiments.compose("model=rnn", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "data.limit=200")
+    fastest, _ = find_lr(config, steps=30)
+    assert fastest > 1e-6
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [{"min_lr": 0.0}, {"min_lr": 2.0}, {"steps": 3}], ids=str)
+def test_numbers_that_make_no_range_are_refused(options):
+    with pytest.raises(UserError, match="must lie between"):
+        find_lr(experiments.compose(), **options)
+
+
+@pytest.mark.slow
+def test_the_script_prints_what_to_type_next(script, tmp_path):
+    process = script(
+        "find_lr", "model=mlp", "trainer.accelerator=cpu", "optimizer=sgd", "picture=loss.png", "steps=40"
+    )
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert lines[-1].startswith(
+        "next: python scripts/train.py model=mlp trainer.accelerator=cpu optimizer=sgd optimizer.lr="
+    )
+    assert {path.name for path in tmp_path.iterdir()} <= {"loss.png"}
+    process = script("find_lr", "model=mpl")
+    assert process.returncode == 2
+    assert "Available options in 'model'" in process.stderr
+    assert "Traceback" not in process.stderr
