@@ -7,8 +7,8 @@ import tempfile
 from dataclasses import dataclass
 
 from experiments.composition import compose
-from experiments.errors import UserError
-from experiments.options import option, read, stop
+from experiments.errors import UserError, stop
+from experiments.options import option, read
 
 sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
 

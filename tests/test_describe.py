@@ -20,7 +20,7 @@ COSTS = {
     "CNN": PIXELS * 32 * 9 + HALF * 64 * 32 * 9 + 64 * QUARTER * 10,
     "ResNet": PIXELS * 16 * 9 + 2 * PIXELS * 16 * 16 * 9 + 16 * 10,
     "RNN": 28 * 4 * 128 * (28 + 128) + 128 * 10,
-    "VisionTransformer": 49 * 64 * 16 + 4 * BLOCK + 64 * 10,
+    "VisionTransformer": 49 * 64 * 16 + 2 * BLOCK + 64 * 10,
 }
 
 

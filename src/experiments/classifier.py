@@ -9,10 +9,11 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from experiments.errors import UserError
+from experiments.metrics import MeanLoss
 
 STAGES = ("train", "val", "test")
 
@@ -55,11 +56,7 @@ class Classifier(LightningModule):
             raise ValueError(f"metrics.{taken.pop()} is there already: give the further metric another name")
         self.metrics = nn.ModuleDict()
         for stage in STAGES:
-            # what a loss that is not finite means is for callbacks to say, without a look at every value
-            own = {
-                "loss": MeanMetric(nan_strategy="disable"),
-                "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            }
+            own = {"loss": MeanLoss(), "accuracy": MulticlassAccuracy(num_classes, average="micro")}
             further = {} if stage == "train" else {name: metric.clone() for name, metric in extra.items()}
             # A ModuleDict cannot have the key "train": that is a method of every module.
             self.metrics[f"{stage}/"] = nn.ModuleDict({**own, **further})

@@ -32,6 +32,7 @@ def prepare_process() -> None:
     for harmless in (
         ".*does not have many workers.*",  # batches come from memory: loader processes would slow them down
         ".*smaller than the logging interval.*",  # metrics are logged every epoch anyway
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # metrics have met the other ranks already
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business with torch
     ):
         warnings.filterwarnings("ignore", message=harmless)

@@ -63,8 +63,9 @@ SETTINGS = {
     "accumulation": ("trainer.accumulate_grad_batches=3",),
     "early stopping": ("callbacks=[default,early_stopping]", "callbacks.model_summary=null",
                        "callbacks.early_stopping.patience=1", "callbacks.rolling_checkpoint.every_n_steps=7"),
-    "averaged weights and augmentation": ("callbacks=[default,ema]", "callbacks.model_summary=null", "optimizer=muon",
-                                          "callbacks.rolling_checkpoint.every_n_steps=7", "augment=[affine,mixup]"),
+    "averaged weights and augmentation": ("callbacks=[default,ema]", "callbacks.model_summary=null",
+                                          "optimizer=adamw", "augment=[affine,mixup]",
+                                          "callbacks.rolling_checkpoint.every_n_steps=7"),
     "plateau": ("scheduler=plateau", "scheduler.patience=0", "+scheduler.threshold=0.5"),
     "step schedule and sgd": ("scheduler=step", "scheduler.step_size=2", "optimizer=sgd", "optimizer.lr=0.02"),
 }  # fmt: skip

@@ -1,0 +1,31 @@
+"""The metric that torchmetrics does not have as it is wanted here."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class MeanLoss(Metric):
+    """The mean loss over samples, from the mean losses of batches and their sizes; right across ranks.
+
+    ``torchmetrics.MeanMetric`` either looks at every value for NaN, which makes a GPU wait in every step and leaves
+    the NaN out of the mean, or, told not to look (``nan_strategy="disable"``, 1.9), forgets the sizes.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, batch_size: int) -> None:
+        """Count a batch by its mean loss, a scalar, and its size."""
+        self.total += loss * batch_size
+        self.count += batch_size
+
+    def compute(self) -> Tensor:
+        """The mean over all samples so far, a scalar."""
+        return self.total / self.count
