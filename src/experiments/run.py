@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -165,7 +166,8 @@ def shown(path: Path) -> str:
 def _say_start(experiment: Experiment) -> None:
     data, classifier = experiment.data, experiment.classifier
     note = getattr(data, "note", "")
-    log.info("data=%s%s", type(data).__name__.lower(), f" ({note})" if note else "")
+    choice = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(data).__name__).lower()  # FashionMNIST: fashion_mnist
+    log.info("data=%s%s", choice, f" ({note})" if note else "")
     log.info("device: %s", device_name(experiment.trainer))
     log.info("%s", getattr(classifier, "net", classifier))
 

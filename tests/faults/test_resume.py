@@ -111,19 +111,55 @@ def test_killed_at_random_moments_until_done(nursery, truths, tmp_path, seed):
     assert not list((run / "checkpoints").glob(".*"))
 
 
+def at(moment, number, folder):
+    """Overrides that let a run signal itself in a moment."""
+    return (
+        "+callbacks.signal._target_=tests.faults.moments.SignalAt", f"+callbacks.signal.moment={moment}",
+        f"+callbacks.signal.number={int(number)}", f"+callbacks.signal.marker={folder / 'fired'}",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", ["step", "validation", "write"])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_saves_stops_with_its_code_and_resumes_exactly(nursery, truths, tmp_path, name):
+def test_a_signal_saves_stops_with_its_code_and_resumes_exactly(nursery, truths, tmp_path, name, moment):
     truth, truth_summary = truths("dropout and batch norm")
     run, number = tmp_path / "run", getattr(signal, name)
-    pid = nursery.start(run)
-    wait_until(lambda: list((run / "checkpoints").glob("rolling-*.ckpt")))
-    os.kill(pid, number)
-    assert nursery.wait(pid) == 128 + number
+    assert nursery.wait(nursery.start(run, *at(moment, number, tmp_path))) == 128 + number
     printed = nursery.output(run).read_text()
     assert f"{name}: saving a checkpoint after this step" in printed
     assert f"python scripts/train.py resume={run}" in printed
     assert not (run / "summary.json").exists()
-    assert_equal_runs(run, truth, nursery.finish(run), truth_summary)
+    assert_equal_runs(run, truth, nursery.finish(run, "trust=[tests]"), truth_summary)
+
+
+@pytest.mark.parametrize("moment", ["step", "validation", "write"])
+def test_killed_in_a_moment_and_resumed_equals_uninterrupted(nursery, truths, tmp_path, moment):
+    truth, truth_summary = truths("dropout and batch norm")
+    run = tmp_path / "run"
+    assert nursery.wait(nursery.start(run, *at(moment, signal.SIGKILL, tmp_path))) == -signal.SIGKILL
+    assert bool(list((run / "checkpoints").glob(".*.tmp"))) == (moment == "write")
+    assert_equal_runs(run, truth, nursery.finish(run, "trust=[tests]"), truth_summary)
+    assert not list((run / "checkpoints").glob(".*.tmp"))
+
+
+def test_a_second_ctrl_c_stops_at_once(nursery, tmp_path):
+    run = tmp_path / "run"
+    slow = ("trainer.val_check_interval=1", "trainer.max_epochs=500", "scheduler=constant")  # no save is possible
+    pid = nursery.start(run, *slow)
+    wait_until(lambda: "epoch 1/" in nursery.output(run).read_text())
+    os.kill(pid, signal.SIGINT)
+    wait_until(lambda: "Ctrl-C again stops at once" in nursery.output(run).read_text())
+    os.kill(pid, signal.SIGINT)
+    assert nursery.wait(pid) == 130
+    assert not list((run / "checkpoints").glob("rolling*"))
+
+
+def test_a_config_of_a_run_directory_builds_only_what_is_trusted(nursery, tmp_path):
+    run = tmp_path / "run"
+    assert nursery.wait(nursery.start(run, *at("step", signal.SIGTERM, tmp_path))) == 143
+    assert nursery.wait(nursery.start(run)) == 2
+    assert "_target_='tests.faults.moments.SignalAt' is not allowed" in nursery.output(run).read_text()
+    assert "trust=[package]" in nursery.output(run).read_text()
 
 
 def test_a_run_that_was_moved_goes_on_in_its_new_place(nursery, truths, tmp_path):
