@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from experiments.errors import UserError
-from experiments.options import option, read, stop
+from experiments.errors import UserError, stop
+from experiments.options import option, read
 
 
 @dataclass

@@ -29,13 +29,8 @@ def main() -> None:
     own = {field.name for field in dataclasses.fields(FindLR)} | {"-h", "--help"}
     overrides = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in own]
     options = read(FindLR, [argument for argument in sys.argv[1:] if argument not in overrides])
-    from hydra.errors import HydraException
-
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            config = compose(*overrides, f"run_dir={folder}")
-        except HydraException as error:
-            raise UserError(str(error)) from error
+        config = compose(*overrides, f"run_dir={folder}")
         from experiments.find_lr import can_draw, find_lr
 
         picture = options.picture if can_draw() else None

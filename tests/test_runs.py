@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import experiments
 from experiments import runs
 from experiments.errors import UserError
 
@@ -61,16 +62,33 @@ def test_a_summary_cannot_name_a_checkpoint_outside_its_run(tmp_path):
         runs.best_checkpoint(run)
 
 
-def test_ids_differ_between_processes_and_are_inherited_by_children():
+def test_ids_differ_between_processes_and_are_inherited_by_ranks_alone():
     code = "from experiments.composition import run_id; print(run_id())"
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(20)]
     ids = [process.communicate()[0].strip() for process in started]
     assert len(set(ids)) == 20
     parent = (
-        "import subprocess, sys; from experiments.composition import run_id; "
-        f"print(run_id()); subprocess.run([sys.executable, '-c', {code!r}])"
+        "import os, subprocess, sys; from experiments.composition import run_id; print(run_id(), run_id())\n"
+        f"child = [sys.executable, '-c', {code!r}]\n"
+        "subprocess.run(child)\n"
+        "subprocess.run(child, env={**os.environ, 'LOCAL_RANK': '1'})"
     )
     printed = subprocess.run(
         [sys.executable, "-uc", parent], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert printed[0] == printed[1]
+    own, again, child, rank = printed
+    assert own == again == rank != child
+
+
+def test_every_composed_config_is_another_runs():
+    assert experiments.compose()["run_dir"] != experiments.compose()["run_dir"]
+
+
+def test_no_new_run_starts_where_another_one_lies(tmp_path):
+    runs.start(tmp_path, {"seed": 0}, [])
+    with pytest.raises(UserError, match="holds a run: go on with it by resume="):
+        runs.start(tmp_path, {"seed": 1}, [])
+    runs.finish(tmp_path, {"status": "failed"})
+    runs.start(tmp_path, {"seed": 1}, [])  # nothing of a run that failed at its start is lost
+    assert runs.read_config(tmp_path) == {"seed": 1}
+    assert runs.read_summary(tmp_path) is None

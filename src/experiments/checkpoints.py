@@ -17,6 +17,7 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import nn
 
+from experiments.composition import relocated
 from experiments.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -47,17 +48,6 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         with suppress(OSError):  # where the folder itself is the trouble, there is nothing to remove
             beside.unlink()
         raise UserError(f"{path} cannot be written: {error.strerror}. Earlier files are untouched.") from error
-
-
-def relocated(value: Any, old: str, new: str) -> Any:
-    """The same values, with every path below the folder ``old`` now below ``new``, keys included."""
-    if isinstance(value, dict):
-        return {relocated(key, old, new): relocated(part, old, new) for key, part in value.items()}
-    if isinstance(value, list):
-        return [relocated(part, old, new) for part in value]
-    if isinstance(value, str) and (value == old or old + os.sep in value):
-        return value.replace(old, new)
-    return value
 
 
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -17,13 +16,29 @@ from experiments.errors import UserError
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RUN_ID = "EXPERIMENTS_RUN_ID"
 RUN_DIR = "<run directory>"
-_FOUND: dict[str, str] = {}
+_OWN: dict[str, str] = {}  # the id of this process's run
+_FOUND: dict[str, str] = {}  # what resume=auto found
 
 
 def run_id() -> str:
-    """An id that no other run has, and that all ranks of this run share: children inherit it."""
-    fresh = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    return os.environ.setdefault(RUN_ID, fresh)
+    """An id that no other run has. Ranks that this process starts inherit it; other children get ids of their own."""
+    inherited = os.environ.get(RUN_ID)
+    if inherited and "LOCAL_RANK" in os.environ:
+        return inherited
+    if "id" not in _OWN:
+        _OWN["id"] = os.environ[RUN_ID] = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    return _OWN["id"]
+
+
+def relocated(value: Any, old: str, new: str) -> Any:
+    """The same values, with every path below the folder ``old`` now below ``new``, keys included."""
+    if isinstance(value, dict):
+        return {relocated(key, old, new): relocated(part, old, new) for key, part in value.items()}
+    if isinstance(value, list):
+        return [relocated(part, old, new) for part in value]
+    if isinstance(value, str) and (value == old or old + os.sep in value):
+        return value.replace(old, new)
+    return value
 
 
 def run_folder(name: str, resume: str | None, *, _root_: DictConfig) -> str:
@@ -35,16 +50,25 @@ def run_folder(name: str, resume: str | None, *, _root_: DictConfig) -> str:
         if fresh not in _FOUND:
             _FOUND[fresh] = str(newest_unfinished(name, _root_) or fresh)
         return _FOUND[fresh]
+    return str(run_of(resume))
+
+
+def run_of(resume: str) -> Path:
+    """The run directory that is named, or that a named checkpoint lies in."""
     path = Path(resume)
-    return str(path.parent.parent if path.suffix == ".ckpt" else path)
+    return path.absolute().parent.parent if path.suffix == ".ckpt" else path
 
 
 def missing_run(arguments: Sequence[str]) -> str | None:
-    """What is wrong with a ``resume=`` on the command line, said before Hydra makes a folder of that name."""
+    """What is wrong with a ``resume=`` on the command line, said before Hydra writes into a folder of that name."""
     for argument in arguments:
         key, _, value = argument.partition("=")
-        if key == "resume" and value not in ("auto", "null") and not Path(value.strip("'\"")).exists():
-            return f"{argument}: there is no such run directory or checkpoint"
+        value = value.strip("'\"")
+        if key == "resume" and value not in ("auto", "null"):
+            if {"-m", "--multirun"} & set(arguments):
+                return f"{argument} goes on with one run: leave out -m"
+            if not Path(value).exists() or not (run_of(value) / "config.yaml").exists():
+                return f"{argument}: there is no such run directory, or checkpoint in one"
     return None
 
 
@@ -59,8 +83,7 @@ def newest_unfinished(name: str, config: DictConfig) -> Path | None:
             continue
         stored = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(stored, dict)
-        old = str(stored.get("run_dir"))
-        theirs = yaml.safe_load(yaml.safe_dump(stored).replace(old, RUN_DIR))
+        theirs = relocated(stored, str(stored.get("run_dir")), RUN_DIR)
         if {**theirs, "resume": None} == {**ours, "resume": None}:
             return path.parent
     return None
@@ -92,7 +115,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("hydra_folder", hydra_folder, replace=True)
 
 
-def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:
+def compose(*overrides: str) -> dict[str, Any]:
     """Compose a config as ``scripts/train.py`` would, in a notebook or a test: plain values, resolved.
 
     ``compose("model=cnn", "optimizer.lr=0.01")`` returns what ``experiments.build`` takes.
@@ -106,9 +129,10 @@ def compose(*overrides: str, config_name: str = "train") -> dict[str, Any]:
     from hydra.errors import HydraException
 
     register_resolvers()
+    _OWN.clear()  # every composed config is another run's
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra_compose(config_name, list(overrides), return_hydra_config=True)
+            config = hydra_compose("train", list(overrides), return_hydra_config=True)
     except HydraException as error:
         raise UserError(str(error)) from error
     job, before = HydraConfig.instance(), HydraConfig.instance().cfg

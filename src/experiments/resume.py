@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import checkpoints, runs
+from experiments.composition import CONF, relocated
 from experiments.errors import UserError
 from experiments.trust import check_config
 
@@ -23,6 +24,7 @@ MAY_CHANGE = (
     "data.root",
     "callbacks.progress",
     "callbacks.model_summary",
+    "callbacks.augmented_images",
     "callbacks.learning_rate",
     "callbacks.rolling_checkpoint",
     "trainer.accelerator",
@@ -35,17 +37,21 @@ MAY_CHANGE = (
     "trainer.num_nodes",
     "trainer.profiler",
 )
+_OWN_KEYS = ("resume", "trust", "run_dir", "init_from")
 _FOLDERS = ("dirpath", "save_dir", "default_root_dir", "run_dir")
 
 
 @dataclass
 class Plan:
-    """How to go on: the config, the folder the run lay in before, the checkpoint (None starts over), a new length."""
+    """How to go on: the config, the folder the run lay in before, and the checkpoint; None starts over.
+
+    ``finished`` says that there is nothing to do.
+    """
 
     config: dict[str, Any]
     moved_from: str
     checkpoint: Path | None
-    longer: bool
+    finished: bool
 
     @property
     def logged_steps(self) -> int:
@@ -69,14 +75,15 @@ def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     source = str(run_dir / "config.yaml")
     stored = runs.read_config(run_dir)
     moved_from = str(stored.get("run_dir", run_dir))
-    stored = checkpoints.relocated(stored, moved_from, str(run_dir))
+    stored = relocated(stored, moved_from, str(run_dir))
     check_config(stored, source, config["trust"])
     for name, folder in _folders(stored):
         if not Path(folder).resolve().is_relative_to(run_dir.resolve()):
             raise UserError(f"{source}: {name}={folder} lies outside the run directory, which a run must not leave")
 
     changes, refused = {}, []
-    for name in _typed(overrides):
+    typed = _typed(overrides, config)
+    for name in typed:
         now, before = dict(_leaves(_at(config, name), name)), dict(_leaves(_at(stored, name), name))
         for leaf in sorted(now.keys() | before.keys()):
             if now.get(leaf) != before.get(leaf):
@@ -89,23 +96,27 @@ def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
             + "\n  ".join(refused)
             + "\nLeave them out, or start a new run with them (without resume=)."
         )
-    longer = bool(changes.keys() & {"trainer.max_epochs", "trainer.max_steps"})
-    if longer and _plans_steps(stored):
+    another_length = bool(changes.keys() & {"trainer.max_epochs", "trainer.max_steps"})
+    if another_length and _plans_steps(stored):
         raise UserError(
             f"scheduler={stored['scheduler']['_target_']} was planned for {stored['trainer']['max_epochs']} epochs, "
             "so the run cannot get another length. Start a new run, with scheduler=constant if its end is open."
         )
+    for name in typed:
+        _set(stored, name, _at(config, name))
     for leaf, value in changes.items():
-        _set(stored, leaf, value)
         log.info("%s=%s from here on", leaf, value)
     stored["resume"] = config["resume"]
     stored["init_from"] = None  # the checkpoint holds what became of those weights
-    return Plan(stored, moved_from, _checkpoint(str(config["resume"]), run_dir), longer)
+    finished = (runs.read_summary(run_dir) or {}).get("status") == "finished" and not another_length
+    return Plan(stored, moved_from, None if finished else _checkpoint(str(config["resume"]), run_dir), finished)
 
 
 def _checkpoint(resume: str, run_dir: Path) -> Path | None:
     if resume.endswith(".ckpt"):
         checkpoints.read(resume)
+        if not checkpoints.ROLLING.fullmatch(Path(resume).name):
+            log.warning("%s is no rolling checkpoint: the run goes on, but not bit for bit", resume)
         return Path(resume)
     found = checkpoints.newest_whole(run_dir / "checkpoints")
     if found is None:
@@ -120,9 +131,12 @@ def _plans_steps(config: Mapping[str, Any]) -> bool:
     return target is not None and "total_steps" in inspect.signature(pkgutil.resolve_name(target)).parameters
 
 
-def _typed(overrides: Sequence[str]) -> list[str]:
+def _typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
+    """The parts of the config that overrides touch; a recipe (``experiment=``, ``debug=``) may touch every part."""
     names = [override.partition("=")[0].lstrip("+~").partition("@")[0].replace("/", ".") for override in overrides]
-    return [name for name in names if name not in ("resume", "trust")]
+    if any(name not in config and (CONF / name).is_dir() for name in names):
+        return [name for name in config if name not in _OWN_KEYS]
+    return [name for name in names if name.partition(".")[0] in config and name not in _OWN_KEYS]
 
 
 def _at(config: Any, name: str) -> Any:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shlex
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning import Trainer, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -60,15 +62,14 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
     run_dir = Path(config["run_dir"])
     with runs.occupied(run_dir):
         going_on = None
-        if config["resume"]:
+        if config["resume"] and not (config["resume"] == "auto" and not (run_dir / "config.yaml").exists()):
             going_on = resume.plan(config, overrides)
-            summary = runs.read_summary(run_dir)
-            if summary and summary["status"] == "finished" and not going_on.longer:
+            if going_on.finished:
                 log.info("the run in %s is finished: nothing to resume", shown(run_dir))
-                return summary
+                return runs.read_summary(run_dir) or {}
             config = going_on.config
-            if "tensorboard" in config["logger"]:
-                config["logger"]["tensorboard"]["purge_step"] = going_on.logged_steps
+            if tensorboard := (config["logger"] or {}).get("tensorboard"):
+                tensorboard["purge_step"] = going_on.logged_steps
             (run_dir / "summary.json").unlink(missing_ok=True)
         else:
             _on_rank_zero(runs.start, run_dir, config, overrides)
@@ -103,6 +104,8 @@ def explained(error: Exception, config: Mapping[str, Any]) -> Exception:
             f"{config['data'].get('batch_size')}; trainer.accumulate_grad_batches keeps the effective size) or the "
             "network's width, or use trainer.precision=bf16-mixed."
         )
+    if isinstance(error, MisconfigurationException):  # Lightning's own word for a config that cannot be
+        return UserError(str(error))
     return error
 
 
@@ -159,8 +162,8 @@ def _on_rank_zero(function: Any, *arguments: Any) -> None:
 
 
 def shown(path: Path) -> str:
-    """A path as a user would type it: relative where it lies below the current folder."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    """A path as a user would type it: quoted where it must be, relative where it lies below the current folder."""
+    return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
 
 
 def _say_start(experiment: Experiment) -> None:

@@ -65,8 +65,16 @@ def occupied(run_dir: Path) -> Iterator[None]:
 
 
 def start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Record what is about to run, before it runs."""
+    """Record what is about to run, before it runs.
+
+    Raises:
+        UserError: if another run left something in the directory.
+    """
+    failed = (read_summary(run_dir) or {}).get("status") == "failed"
+    if list(run_dir.glob("checkpoints/*.ckpt")) or ((run_dir / "config.yaml").exists() and not failed):
+        raise UserError(f"{run_dir} holds a run: go on with it by resume={run_dir}, or name another folder")
     run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "summary.json").unlink(missing_ok=True)
     git, diff = git_state(CONF.parent)
     environment = {
         "command": [sys.executable, *sys.argv],

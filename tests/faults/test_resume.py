@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import experiments
+from experiments.run import train
 from tests.faults.conftest import wait_until
 
 pytestmark = pytest.mark.slow
@@ -213,6 +215,38 @@ def test_a_run_without_a_planned_schedule_can_become_longer_even_when_finished(n
     assert {k: v for k, v in summary.items() if k not in CHANGING} == {
         k: v for k, v in truth.items() if k not in CHANGING
     }
+
+
+def test_another_logger_may_be_typed_and_a_recipe_that_differs_is_refused(nursery, truths, tmp_path):
+    truth, truth_summary = truths("dropout and batch norm")
+    run = tmp_path / "run"
+    pid = nursery.start(run)
+    wait_until(lambda: list((run / "checkpoints").glob("rolling*.ckpt")))
+    os.kill(pid, signal.SIGTERM)
+    nursery.wait(pid)
+    assert nursery.wait(nursery.start(run, "debug=fast")) == 2
+    assert "trainer.limit_train_batches: 1.0 -> 2" in nursery.output(run).read_text()
+    assert_equal_runs(run, truth, nursery.finish(run, "logger=[tensorboard]"), truth_summary)
+    assert list(run.glob("events.*"))
+
+
+def test_auto_starts_a_run_and_then_goes_on_with_it_wherever_it_lies(tmp_path, monkeypatch):
+    folder = (
+        tmp_path / "a long folder with spaces in its name" / "and a second one, so that lines get folded somewhere"
+    )
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    short = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "trainer.limit_train_batches=4", "resume=auto")
+    first = experiments.compose(*short)
+    train(first, short)
+    run = Path(first["run_dir"])
+    (run / "summary.json").unlink()  # as if it had been killed before its last moment
+    again = experiments.compose(*short)
+    assert again["run_dir"] == first["run_dir"]
+    train(again, short)
+    assert (run / "summary.json").exists()
+    assert experiments.compose(*short)["run_dir"] != first["run_dir"]
+    assert experiments.compose(*short, "seed=7")["run_dir"] != first["run_dir"]
 
 
 def test_two_processes_never_work_in_one_run_directory(nursery, tmp_path):

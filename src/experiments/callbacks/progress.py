@@ -9,6 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 log = logging.getLogger(__name__)
+EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 
 
 class Progress(TQDMProgressBar):
@@ -64,6 +65,3 @@ class Progress(TQDMProgressBar):
             shown.append(f"best {self._best:.4f}")
         seconds = time.perf_counter() - self._epoch_started
         log.info("epoch %s/%s  %s  %.1f s", epoch, trainer.max_epochs, "  ".join(shown), seconds)
-
-
-EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")

@@ -78,6 +78,11 @@ class RollingCheckpoint(Checkpoint):
             trainer.fit_loop._load_combined_loader_states()
             restore(trainer, pl_module, self._state)
             self._state = {}
+        if trainer.is_global_zero:  # damaged ones, or of a course that is left: never to be gone on from
+            for step, path in rolling_files(self.dirpath):
+                if step > trainer.global_step:
+                    log.info("removing %s: the run goes on from before it", path)
+                    trainer.strategy.remove_checkpoint(path)
         try:
             self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         except ValueError:  # not in the main thread, where alone Python lets signals be handled
