@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,15 +45,21 @@ def test_two_ranks_share_one_run_and_resume_exactly(tmp_path):
     assert truth_summary["steps"] == 4 * 8  # 500 images a rank, in batches of 64
     assert len(list((truth_folder / "runs").glob("*/*"))) == 1
 
-    process = start(folder)
-    wait_until(lambda: any(newest_step(run) >= 9 for run in folder.glob("runs/*/*")), 120)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process = start(folder)  # kill one
+    wait_until(lambda: any(newest_step(run) >= 7 for run in folder.glob("runs/*/*")), 120)
+    (second_rank,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(second_rank), signal.SIGKILL)
+    assert process.wait(timeout=120) != 0
     (run,) = folder.glob("runs/*/*")
-    process = start(folder, f"resume={run}")
+    process = start(folder, f"resume={run}")  # kill both
     step = newest_step(run)
     wait_until(lambda: newest_step(run) > step, 120)
-    process.send_signal(signal.SIGTERM)  # the first rank alone hears it; both stop
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process = start(folder, f"resume={run}")  # stop the first, who stops the other
+    step = newest_step(run)
+    wait_until(lambda: newest_step(run) > step, 120)
+    process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 128 + signal.SIGTERM
     time.sleep(0.5)
     run, summary = finish(folder, f"resume={run}")
