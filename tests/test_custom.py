@@ -178,4 +178,4 @@ def test_network_and_data_in_files_of_the_current_folder_train_from_the_command_
     assert process.returncode == 0, process.stderr
     (summary,) = own.glob("runs/custom-custom/*/summary.json")
     assert json.loads(summary.read_text())["steps"] == 16
-    assert process.stdout.startswith("data=mydata\n")
+    assert process.stdout.startswith("data=my_data\n")
