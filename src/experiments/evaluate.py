@@ -48,11 +48,12 @@ def evaluate(
     parts = ("data", "model", "loss", "optimizer", "scheduler", "metrics")
     check_config({part: config.get(part) for part in parts}, str(run / "config.yaml"), trust)
     path = Path(checkpoint) if checkpoint else runs.best_checkpoint(run)
-    card = checkpoints.read(path).get("hyper_parameters", {}).get("card") or {}
+    checkpoint_content = checkpoints.read(path)
+    card = checkpoint_content.get("hyper_parameters", {}).get("card") or {}
     if data is None:
         module = make(_with_keys(config["data"], data_keys))
     else:
-        card = checkpoints.card(checkpoints.read(path), path)
+        card = checkpoints.card(checkpoint_content, path)
         check_config(card["net"], str(path), trust)
         module = make(compose(f"data={data}", *data_keys)["data"])
         _require_fit(card, module, data)
