@@ -21,7 +21,9 @@ from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSA
 from torch import nn
 
 from experiments import checkpoints
+from experiments.data import ImageDataModule
 from experiments.errors import UserError
+from experiments.execution import steps_per_execution
 from experiments.trust import check_config
 
 Config = Mapping[str, Any]
@@ -194,7 +196,11 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
         checkpoints.init_from(getattr(classifier, "net", classifier), config["init_from"])
     if config["compile"]:
         compile_in_place(classifier)
-    return Experiment(data, classifier, build_trainer(config, moved_from))
+    trainer = build_trainer(config, moved_from)
+    several = steps_per_execution(config["steps_per_execution"], data, classifier, trainer)
+    if isinstance(data, ImageDataModule):
+        data.steps_per_execution = several
+    return Experiment(data, classifier, trainer)
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:

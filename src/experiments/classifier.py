@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer import call
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -28,6 +30,9 @@ class Classifier(LightningModule):
     ``optimizer`` receives the parameters. ``scheduler`` receives the optimizer; one that takes ``total_steps`` gets
     the run's number of optimizer steps and advances with each of them, any other advances once an epoch.
     ``ReduceLROnPlateau`` watches ``val/loss`` (mode ``min``) or ``val/accuracy`` (mode ``max``).
+
+    A batch may be a list of batches, which then are as many optimizer steps (``steps_per_execution``): the same
+    weights bit for bit, and what Lightning costs a step is paid once a list.
 
     ``card`` is what a checkpoint says of its network, in plain values; ``experiments.load`` rebuilds it from there.
     """
@@ -60,6 +65,8 @@ class Classifier(LightningModule):
             further = {} if stage == "train" else {name: metric.clone() for name, metric in extra.items()}
             # A ModuleDict cannot have the key "train": that is a method of every module.
             self.metrics[f"{stage}/"] = nn.ModuleDict({**own, **further})
+        self._losses: list[Tensor] = []  # of a list's steps before its last
+        self._loss_step: Tensor | None = None  # for the progress bar
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (batch, C, H, W) -> logits (batch, num_classes)."""
@@ -91,12 +98,69 @@ class Classifier(LightningModule):
             self.log(f"{stage}/{name}", metric.compute(), prog_bar=name == "accuracy", rank_zero_only=False)
             metric.reset()
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of one batch; Lightning takes the optimizer step."""
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Of a list of batches, take all optimizer steps but the last, which is Lightning's."""
+        if isinstance(batch, list):
+            room = self.trainer.max_steps - self.trainer.global_step
+            if 0 <= room < len(batch):
+                del batch[room:]
+            self._losses = self._take_steps(batch[:-1], batch_idx)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Return the loss of the batch, or of a list's last one and those before it; Lightning takes the step."""
+        several = isinstance(batch, list)
+        loss = self._train_on(batch[-1] if several else batch)
+        if self._loss_step is not None:
+            self.log("train/loss_step", self._loss_step, prog_bar=True, logger=False)
+            self._loss_step = None
+        return {"loss": loss, "losses": torch.stack([*self._losses, loss.detach()])} if several else loss
+
+    def _train_on(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """The loss of one batch, a scalar; every ``log_every_n_steps`` optimizer steps the loggers get it."""
         loss = self.step(batch, "train")
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("train/loss_step", loss.detach(), on_step=True, prog_bar=True)
+        if self._is_logged_step():
+            self._loss_step = loss.detach()
+            groups = self.trainer.optimizers[0].param_groups
+            seen = {f"learning_rate/group_{number}": float(group["lr"]) for number, group in enumerate(groups)}
+            for logger in self.loggers:
+                logger.log_metrics({"train/loss_step": self._loss_step.item(), **seen}, step=self.trainer.global_step)
         return loss
+
+    def _take_steps(self, batches: list[tuple[Tensor, Tensor]], batch_idx: int) -> list[Tensor]:
+        """Optimizer steps without Lightning's hooks around them, counted as Lightning counts them; their losses."""
+        trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        schedules = [plan.scheduler for plan in trainer.lr_scheduler_configs if plan.interval == "step"]
+        averages = [average for average in trainer.callbacks if isinstance(average, WeightAveraging)]  # type: ignore[attr-defined]
+        taken = loop.automatic_optimization.optim_progress.optimizer.step
+        losses = []
+        for batch in batches:
+            with trainer.precision_plugin.train_step_context():
+                loss = self._train_on(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            if self._is_logged_step():  # callbacks that look at gradients now and then find them here too
+                call._call_callback_hooks(trainer, "on_before_optimizer_step", optimizer)
+            if trainer.gradient_clip_val is not None:
+                self.configure_gradient_clipping(
+                    optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+                )
+            optimizer.step()
+            taken.increment_ready()
+            taken.increment_completed()  # trainer.global_step
+            for schedule in schedules:
+                schedule.step()
+            for average in averages:
+                average.on_train_batch_end(trainer, self, None, batch, batch_idx)
+            losses.append(loss.detach())
+        loop._batches_that_stepped += len(batches)  # the loggers' x-axis
+        return losses
+
+    def _is_logged_step(self) -> bool:
+        trainer = self.trainer
+        last = (trainer.global_step + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        return last and not trainer.fit_loop._should_accumulate()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count one validation batch."""
@@ -143,10 +207,15 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def _total_steps(self) -> int:
-        steps = self.trainer.estimated_stepping_batches
+        trainer = self.trainer
+        steps = trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError(
                 "this scheduler needs to know the number of steps: set trainer.max_epochs or trainer.max_steps, "
                 "or use scheduler=constant"
             )
+        per_epoch = getattr(trainer.train_dataloader, "steps_per_epoch", None)
+        if per_epoch and trainer.max_epochs != -1:  # a list of batches is one of Lightning's batches
+            steps = per_epoch * max(trainer.max_epochs or 0, 1)
+            steps = min(steps, trainer.max_steps) if trainer.max_steps != -1 else steps
         return int(steps)

@@ -43,7 +43,7 @@ def find_lr(
         logging.getLogger(f"lightning.pytorch.{talker}").setLevel(logging.WARNING)
     quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "max_epochs": -1, "max_steps": steps}
     trainer = {**config["trainer"], **quiet}
-    experiment = build({**config, "callbacks": {}, "logger": {}, "trainer": trainer})
+    experiment = build({**config, "callbacks": {}, "logger": {}, "trainer": trainer, "steps_per_execution": 1})
     finder: Any = Tuner(experiment.trainer).lr_find(
         experiment.classifier,
         datamodule=experiment.data,

@@ -25,7 +25,6 @@ MAY_CHANGE = (
     "callbacks.progress",
     "callbacks.model_summary",
     "callbacks.augmented_images",
-    "callbacks.learning_rate",
     "callbacks.rolling_checkpoint",
     "trainer.accelerator",
     "trainer.devices",

@@ -264,7 +264,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_poisons_no_checkpoint(nurse
     assert nursery.wait(nursery.start(run, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant")) == 2
     printed = nursery.output(run).read_text()
     assert "the training loss became" in printed
-    assert "in epoch 0, batch" in printed
+    assert "in epoch 0, step" in printed
     assert "learning rate 1e+30" in printed
     for path in (run / "checkpoints").glob("*.ckpt"):
         for value in torch.load(path, weights_only=True)["state_dict"].values():

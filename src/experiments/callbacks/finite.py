@@ -23,15 +23,17 @@ class FiniteLoss(Callback):
             raise ValueError(f"every_n_steps={every_n_steps} must be at least 1")
         self.every_n_steps = every_n_steps
         self._losses: list[Tensor] = []
+        self._count = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the loss; look at the noted ones now and then."""
-        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+        loss = outputs.get("losses", outputs.get("loss")) if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor):
-            self._losses.append(loss.detach())
-        if len(self._losses) >= self.every_n_steps:
+            self._losses.append(loss.detach().reshape(-1))
+            self._count += loss.numel()
+        if self._count >= self.every_n_steps:
             self.check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,15 +52,15 @@ class FiniteLoss(Callback):
         """Raise UserError if a noted loss is not finite; forget them otherwise."""
         if not self._losses:
             return
-        losses, self._losses = torch.stack(self._losses), []
+        losses, self._losses, self._count = torch.cat(self._losses), [], 0
         wrong = (~losses.isfinite()).nonzero().flatten().tolist()
         if not wrong:
             return
-        ago = len(losses) - 1 - wrong[0]
+        ago = (len(losses) - 1 - wrong[0]) // trainer.accumulate_grad_batches
         rates = ", ".join(f"{group['lr']:g}" for optimizer in trainer.optimizers for group in optimizer.param_groups)
         raise UserError(
-            f"the training loss became {losses[wrong[0]].item()} in epoch {trainer.current_epoch}, batch "
-            f"{trainer.fit_loop.batch_idx - ago} (found at step {trainer.global_step}, learning rate {rates}). No "
+            f"the training loss became {losses[wrong[0]].item()} in epoch {trainer.current_epoch}, step "
+            f"{trainer.global_step - 1 - ago} (found {ago} steps later, learning rate {rates}). No "
             "checkpoint was written since. Lower optimizer.lr, clip gradients (trainer.gradient_clip_val=1), or find "
             "the operation with debug=anomaly."
         )

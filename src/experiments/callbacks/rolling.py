@@ -105,7 +105,7 @@ class RollingCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning would not let plateau schedulers see the validation of an epoch that was resumed."""
-        trainer.fit_loop.restarting = False
+        trainer.fit_loop._restarting = False  # the property would set it to true where max_steps counts
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give signals back; one that came too late for a save ends the run all the same."""

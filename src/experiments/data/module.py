@@ -1,5 +1,6 @@
 """Images in memory behind a standard DataLoader: one uint8 tensor, whole batches fetched by index."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -19,6 +20,9 @@ from experiments.errors import UserError
 
 # Splits never follow the experiment's seed: runs with different seeds must be comparable.
 SPLIT_SEED = 0
+# What steps_per_execution chooses by itself: what Lightning costs a step is small by then, an epoch still has moments
+# to save and to stop at, and its images fit a processor's cache.
+MAX_STEPS, MIN_EXECUTIONS, MAX_BYTES = 32, 4, 2**23
 Batch = tuple[Tensor, Tensor]
 
 
@@ -45,6 +49,8 @@ class ImageDataModule(LightningDataModule):
     (a fraction in (0, 1) or a count), or fold ``fold`` of ``num_folds``. ``limit`` keeps a stratified part of what
     is left for training, again a fraction or a count. ``balanced`` draws every class equally often, with
     replacement. ``augment`` changes training batches, in its own order.
+
+    With ``steps_per_execution`` above 1, what reaches a training step is a list of that many batches, fetched as one.
     """
 
     image_shape: tuple[int, int, int]  # channels, height, width
@@ -88,6 +94,7 @@ class ImageDataModule(LightningDataModule):
         self.balanced = balanced
         self.augment = [augmentation for augmentation in (augment or {}).values() if augmentation]
         self.splits: dict[str, TensorDataset] = {}
+        self.steps_per_execution: int | None = 1  # None: chosen when the number of batches is known
 
     @property
     def num_classes(self) -> int:
@@ -149,7 +156,7 @@ class ImageDataModule(LightningDataModule):
             self.setup("fit")
         return torch.bincount(self.splits["train"].tensors[1], minlength=self.num_classes).tolist()
 
-    def loader(self, split: str, batches: Sampler[Tensor]) -> DataLoader[tuple[Tensor, ...]]:
+    def loader(self, split: str, batches: Sampler[Tensor]) -> Any:
         """A standard DataLoader whose sampler yields whole batches of indices, so nothing is collated."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         loader = ResumableLoader if isinstance(batches, ShuffledBatches) else DataLoader
@@ -162,7 +169,22 @@ class ImageDataModule(LightningDataModule):
         """Shuffled batches, in an order that ``seed`` and the epoch fix."""
         size = len(self.splits["train"])
         weights = self._sample_weights() if self.balanced else None
-        return self.loader("train", ShuffledBatches(size, self.batch_size, self.seed, *self._ranks(), weights))
+        batches = math.ceil(size // self._ranks()[1] / self.batch_size)
+        if self.steps_per_execution is None:
+            batch_bytes = 4 * self.batch_size * math.prod(self.image_shape)
+            self.steps_per_execution = max(1, min(MAX_STEPS, MAX_BYTES // batch_bytes, batches // MIN_EXECUTIONS))
+        fetched = self.batch_size * self.steps_per_execution
+        loader = self.loader("train", ShuffledBatches(size, fetched, self.seed, *self._ranks(), weights))
+        loader.steps_per_epoch = batches  # what len does not say of lists of batches
+        return loader
+
+    def state_dict(self) -> dict[str, int | None]:
+        """How many batches a position in the epoch counts."""
+        return {"steps_per_execution": self.steps_per_execution}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with it."""
+        self.steps_per_execution = state_dict["steps_per_execution"]
 
     def _sample_weights(self) -> Tensor:
         """For each image to train on, one over the number of images of its class."""
@@ -184,8 +206,16 @@ class ImageDataModule(LightningDataModule):
         if isinstance(batch, Tensor):
             return self._normalized(batch)
         images, labels = batch
-        if self.augment and self.trainer and self.trainer.training:
-            position = self.trainer.fit_loop.epoch_loop.batch_idx + 1  # Lightning counts on after this hook
+        if not (self.trainer and self.trainer.training):
+            return self._normalized(images), self._converted(labels)
+        several = self.steps_per_execution or 1
+        first = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * several  # Lightning counts on after this hook
+        parts = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+        batches = [self._train_batch(*part, position) for position, part in enumerate(parts, first)]
+        return batches if several > 1 else batches[0]
+
+    def _train_batch(self, images: Tensor, labels: Tensor, position: int) -> Batch:
+        if self.augment and self.trainer:
             images, labels = self.augmented(images, labels, self.trainer.current_epoch, position)
         return self._normalized(images), self._converted(labels)
 

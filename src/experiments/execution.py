@@ -1,0 +1,80 @@
+"""Several optimizer steps in one of Lightning's: where that is safe."""
+
+import inspect
+
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, Timer, WeightAveraging
+from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.profilers import PassThroughProfiler
+from torch.optim import Optimizer
+
+from experiments.classifier import Classifier
+from experiments.data import ImageDataModule
+from experiments.errors import UserError
+
+BATCH_HOOKS = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_before_zero_grad",
+)
+# Fewer, longer batches make no difference to them, or they are called after every optimizer step.
+INDIFFERENT = (ProgressBar, Timer, WeightAveraging)
+
+
+def steps_per_execution(
+    asked: int | str, data: LightningDataModule, module: LightningModule, trainer: Trainer
+) -> int | None:
+    """How many optimizer steps one of Lightning's batches is; None leaves the number to the data module.
+
+    Raises:
+        UserError: if more than one was asked for, and something needs single steps.
+    """
+    if asked != "auto" and (isinstance(asked, str) or asked < 1):
+        raise UserError(f"steps_per_execution={asked} must be auto, or at least 1")
+    reasons = needs_of_single_steps(data, module, trainer)
+    if asked == "auto":
+        return 1 if reasons else None
+    if int(asked) > 1 and reasons:
+        raise UserError(
+            f"steps_per_execution={asked} does not go with {', '.join(reasons)}: leave that out, or set "
+            "steps_per_execution=auto"
+        )
+    return int(asked)
+
+
+def needs_of_single_steps(data: LightningDataModule, module: LightningModule, trainer: Trainer) -> list[str]:
+    """What counts, cuts or watches single steps."""
+    precision = trainer.precision_plugin
+    conditions = {
+        f"data={type(data).__name__}": not isinstance(data, ImageDataModule),
+        f"model={type(module).__name__}": type(module) is not Classifier,
+        "an optimizer that needs a closure": isinstance(module, Classifier) and _needs_closure(module),
+        "more than one device": trainer.world_size > 1,
+        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
+        "trainer.limit_train_batches": trainer.limit_train_batches != 1.0,
+        "trainer.overfit_batches": trainer.overfit_batches != 0.0,  # type: ignore[attr-defined]
+        "trainer.val_check_interval": trainer.val_check_interval not in (1.0, None),
+        "trainer.precision=16-mixed": isinstance(precision, MixedPrecision) and precision.scaler is not None,
+        "trainer.profiler": not isinstance(trainer.profiler, PassThroughProfiler),  # type: ignore[attr-defined]
+    }
+    watchers = [f"the callback {type(one).__name__}" for one in trainer.callbacks if _watches_steps(one)]  # type: ignore[attr-defined]
+    return [name for name, applies in conditions.items() if applies] + watchers
+
+
+def _watches_steps(callback: Callback) -> bool:
+    if isinstance(callback, ModelCheckpoint):
+        return callback._every_n_train_steps > 0
+    if isinstance(callback, INDIFFERENT) or type(callback).__module__.startswith("experiments."):
+        return False
+    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in BATCH_HOOKS)
+
+
+def _needs_closure(module: Classifier) -> bool:
+    optimizer = getattr(module.make_optimizer, "func", None)
+    if not (inspect.isclass(optimizer) and issubclass(optimizer, Optimizer)):
+        return False
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
