@@ -54,14 +54,19 @@ def needs_of_single_steps(data: LightningDataModule, module: LightningModule, tr
         "an optimizer that needs a closure": isinstance(module, Classifier) and _needs_closure(module),
         "more than one device": trainer.world_size > 1,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
-        "trainer.limit_train_batches": trainer.limit_train_batches != 1.0,
+        "trainer.limit_train_batches": not _is_all(trainer.limit_train_batches),
         "trainer.overfit_batches": trainer.overfit_batches != 0.0,  # type: ignore[attr-defined]
-        "trainer.val_check_interval": trainer.val_check_interval not in (1.0, None),
+        "trainer.val_check_interval": not _is_all(trainer.val_check_interval),
         "trainer.precision=16-mixed": isinstance(precision, MixedPrecision) and precision.scaler is not None,
         "trainer.profiler": not isinstance(trainer.profiler, PassThroughProfiler),  # type: ignore[attr-defined]
     }
     watchers = [f"the callback {type(one).__name__}" for one in trainer.callbacks if _watches_steps(one)]  # type: ignore[attr-defined]
     return [name for name, applies in conditions.items() if applies] + watchers
+
+
+def _is_all(limit: float | None) -> bool:
+    """Whether Lightning takes it for the whole epoch: 1.0 is, 1 is one batch."""
+    return limit is None or (limit == 1.0 and isinstance(limit, float))
 
 
 def _watches_steps(callback: Callback) -> bool:

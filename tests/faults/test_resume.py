@@ -68,6 +68,7 @@ SETTINGS = {
     "averaged weights and augmentation": ("callbacks=[default,ema]", "callbacks.model_summary=null",
                                           "optimizer=adamw", "augment=[affine,mixup]",
                                           "callbacks.rolling_checkpoint.every_n_steps=7"),
+    "step by step": ("steps_per_execution=1",),
     "plateau": ("scheduler=plateau", "scheduler.patience=0", "+scheduler.threshold=0.5"),
     "step schedule and sgd": ("scheduler=step", "scheduler.step_size=2", "optimizer=sgd", "optimizer.lr=0.02"),
 }  # fmt: skip
@@ -116,15 +117,16 @@ def test_killed_at_random_moments_until_done(nursery, truths, tmp_path, seed):
 def at(moment, number, folder):
     """Overrides that let a run signal itself in a moment."""
     return (
-        "+callbacks.signal._target_=tests.faults.moments.SignalAt", f"+callbacks.signal.moment={moment}",
-        f"+callbacks.signal.number={int(number)}", f"+callbacks.signal.marker={folder / 'fired'}",
+        "steps_per_execution=1", "+callbacks.signal._target_=tests.faults.moments.SignalAt",
+        f"+callbacks.signal.moment={moment}", f"+callbacks.signal.number={int(number)}",
+        f"+callbacks.signal.marker={folder / 'fired'}",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("moment", ["step", "validation", "write"])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_a_signal_saves_stops_with_its_code_and_resumes_exactly(nursery, truths, tmp_path, name, moment):
-    truth, truth_summary = truths("dropout and batch norm")
+    truth, truth_summary = truths("step by step")
     run, number = tmp_path / "run", getattr(signal, name)
     assert nursery.wait(nursery.start(run, *at(moment, number, tmp_path))) == 128 + number
     printed = nursery.output(run).read_text()
@@ -136,7 +138,7 @@ def test_a_signal_saves_stops_with_its_code_and_resumes_exactly(nursery, truths,
 
 @pytest.mark.parametrize("moment", ["step", "validation", "write"])
 def test_killed_in_a_moment_and_resumed_equals_uninterrupted(nursery, truths, tmp_path, moment):
-    truth, truth_summary = truths("dropout and batch norm")
+    truth, truth_summary = truths("step by step")
     run = tmp_path / "run"
     assert nursery.wait(nursery.start(run, *at(moment, signal.SIGKILL, tmp_path))) == -signal.SIGKILL
     assert bool(list((run / "checkpoints").glob(".*.tmp"))) == (moment == "write")

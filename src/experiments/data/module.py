@@ -175,7 +175,8 @@ class ImageDataModule(LightningDataModule):
             self.steps_per_execution = max(1, min(MAX_STEPS, MAX_BYTES // batch_bytes, batches // MIN_EXECUTIONS))
         fetched = self.batch_size * self.steps_per_execution
         loader = self.loader("train", ShuffledBatches(size, fetched, self.seed, *self._ranks(), weights))
-        loader.steps_per_epoch = batches  # what len does not say of lists of batches
+        if self.steps_per_execution > 1:
+            loader.steps_per_epoch = batches  # what len does not say of lists of batches
         return loader
 
     def state_dict(self) -> dict[str, int | None]:
