@@ -18,6 +18,7 @@ from experiments.errors import UserError
 from experiments.metrics import MeanLoss
 
 STAGES = ("train", "val", "test")
+Batch = tuple[Tensor, Tensor]
 
 
 class Classifier(LightningModule):
@@ -65,7 +66,7 @@ class Classifier(LightningModule):
             further = {} if stage == "train" else {name: metric.clone() for name, metric in extra.items()}
             # A ModuleDict cannot have the key "train": that is a method of every module.
             self.metrics[f"{stage}/"] = nn.ModuleDict({**own, **further})
-        self._losses: list[Tensor] = []  # of a list's steps before its last
+        self._taken: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, logits and labels of a list's first steps
         self._loss_step: Tensor | None = None  # for the progress bar
 
     def forward(self, images: Tensor) -> Tensor:
@@ -76,11 +77,14 @@ class Classifier(LightningModule):
         """The stage's metrics by their name."""
         return self.metrics[f"{stage}/"].items()  # type: ignore[operator]  # a ModuleDict of metrics
 
-    def step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
-        """One forward pass: updates the stage's metrics and returns the mean loss, a scalar."""
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One forward pass: the mean loss, a scalar, and the logits (batch, num_classes)."""
         images, labels = batch
         logits = self(images)
-        loss: Tensor = self.loss(logits, labels)
+        return self.loss(logits, labels), logits
+
+    def count(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Update the stage's metrics with a mean loss, logits (batch, num_classes) and labels."""
         (_, mean_loss), (_, accuracy), *further = self.stage_metrics(stage)
         mean_loss.update(loss.detach(), len(labels))
         # of mixed images, the class with the larger part counts
@@ -89,7 +93,6 @@ class Classifier(LightningModule):
             probabilities = torch.softmax(logits.detach().float(), dim=1)
             for _, metric in further:
                 metric.update(probabilities, labels)
-        return loss
 
     def log_epoch(self, stage: str) -> None:
         """Log the stage's metrics over the epoch, summed over all ranks, and start anew."""
@@ -104,71 +107,79 @@ class Classifier(LightningModule):
             room = self.trainer.max_steps - self.trainer.global_step
             if 0 <= room < len(batch):
                 del batch[room:]
-            self._losses = self._take_steps(batch[:-1], batch_idx)
+            self._take_steps(batch[:-1], batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        """Return the loss of the batch, or of a list's last one and those before it; Lightning takes the step."""
+        """Return the loss of a batch; of a list, the last one's, beside the losses of all."""
         several = isinstance(batch, list)
-        loss = self._train_on(batch[-1] if several else batch)
+        step = self.trainer.global_step
+        last = batch[-1] if several else batch
+        loss, logits = self.step(last)
+        if self._is_logged(step) and not self.trainer.fit_loop._should_accumulate():
+            self._log_step(step, loss)
         if self._loss_step is not None:
             self.log("train/loss_step", self._loss_step, prog_bar=True, logger=False)
             self._loss_step = None
-        return {"loss": loss, "losses": torch.stack([*self._losses, loss.detach()])} if several else loss
+        if not several:
+            self.count("train", loss, logits, last[1])
+            return loss
+        before, self._taken = self._taken, []
+        losses, all_logits, labels = zip(*before, (loss.detach(), logits.detach(), last[1]), strict=True)
+        stacked, all_labels = torch.stack(losses), torch.cat(labels)
+        # all batches but the last are equally large
+        total = stacked[:-1].sum() * len(labels[0]) + stacked[-1] * len(labels[-1])
+        self.count("train", total / len(all_labels), torch.cat(all_logits), all_labels)
+        return {"loss": loss, "losses": stacked}
 
-    def _train_on(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """The loss of one batch, a scalar; every ``log_every_n_steps`` optimizer steps the loggers get it."""
-        loss = self.step(batch, "train")
-        if self._is_logged_step():
-            self._loss_step = loss.detach()
-            groups = self.trainer.optimizers[0].param_groups
-            seen = {f"learning_rate/group_{number}": float(group["lr"]) for number, group in enumerate(groups)}
-            for logger in self.loggers:
-                logger.log_metrics({"train/loss_step": self._loss_step.item(), **seen}, step=self.trainer.global_step)
-        return loss
-
-    def _take_steps(self, batches: list[tuple[Tensor, Tensor]], batch_idx: int) -> list[Tensor]:
-        """Optimizer steps without Lightning's hooks around them, counted as Lightning counts them; their losses."""
+    def _take_steps(self, batches: list[Batch], batch_idx: int) -> None:
+        """Optimizer steps without Lightning's hooks around them, counted as Lightning counts them."""
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, Optimizer)
         schedules = [plan.scheduler for plan in trainer.lr_scheduler_configs if plan.interval == "step"]
         averages = [average for average in trainer.callbacks if isinstance(average, WeightAveraging)]  # type: ignore[attr-defined]
-        taken = loop.automatic_optimization.optim_progress.optimizer.step
-        losses = []
-        for batch in batches:
+        counter = loop.automatic_optimization.optim_progress.optimizer.step
+        self._taken = []
+        for step, batch in enumerate(batches, trainer.global_step):
             with trainer.precision_plugin.train_step_context():
-                loss = self._train_on(batch)
+                loss, logits = self.step(batch)
             optimizer.zero_grad()
             loss.backward()
-            if self._is_logged_step():  # callbacks that look at gradients now and then find them here too
+            if self._is_logged(step):
+                self._log_step(step, loss)
+                # callbacks that look at gradients now and then find them here too
                 call._call_callback_hooks(trainer, "on_before_optimizer_step", optimizer)
             if trainer.gradient_clip_val is not None:
                 self.configure_gradient_clipping(
                     optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
                 )
             optimizer.step()
-            taken.increment_ready()
-            taken.increment_completed()  # trainer.global_step
+            counter.increment_ready()
+            counter.increment_completed()  # trainer.global_step
             for schedule in schedules:
                 schedule.step()
             for average in averages:
                 average.on_train_batch_end(trainer, self, None, batch, batch_idx)
-            losses.append(loss.detach())
+            self._taken.append((loss.detach(), logits.detach(), batch[1]))
         loop._batches_that_stepped += len(batches)  # the loggers' x-axis
-        return losses
 
-    def _is_logged_step(self) -> bool:
-        trainer = self.trainer
-        last = (trainer.global_step + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        return last and not trainer.fit_loop._should_accumulate()
+    def _is_logged(self, step: int) -> bool:
+        return (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def _log_step(self, step: int, loss: Tensor) -> None:
+        self._loss_step = loss.detach()
+        groups = self.trainer.optimizers[0].param_groups
+        rates = {f"learning_rate/group_{number}": float(group["lr"]) for number, group in enumerate(groups)}
+        for logger in self.loggers:
+            logger.log_metrics({"train/loss_step": self._loss_step.item(), **rates}, step=step)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one validation batch."""
-        self.step(batch, "val")
+        self.count("val", *self.step(batch), batch[1])
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one test batch."""
-        self.step(batch, "test")
+        self.count("test", *self.step(batch), batch[1])
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Class probabilities (batch, num_classes) of a batch of images, with or without labels."""
