@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import LightningDataModule, LightningModule, Trainer
@@ -158,6 +159,17 @@ def compile_in_place(module: LightningModule) -> None:
     getattr(module, "net", module).compile()
 
 
+def lay_out_channels_last(module: LightningModule, asked: bool | str, device: torch.device) -> None:
+    """Let 2-d convolutions work on images whose channels lie together, which CPUs do faster; ``auto`` is there alone.
+
+    The weights are the same to the last digits: sums are taken in another order.
+    """
+    if asked is True or (asked == "auto" and device.type == "cpu"):
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                part.to(memory_format=torch.channels_last)
+
+
 def check_accelerator(name: str) -> None:
     """Raise UserError, naming the accelerators present, if ``name`` is an accelerator that is not."""
     present = [known for known, accelerator in ACCELERATORS.items() if accelerator.is_available()]
@@ -197,6 +209,7 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
     if config["compile"]:
         compile_in_place(classifier)
     trainer = build_trainer(config, moved_from)
+    lay_out_channels_last(classifier, config["channels_last"], trainer.strategy.root_device)
     several = steps_per_execution(config["steps_per_execution"], data, classifier, trainer)
     if isinstance(data, ImageDataModule):
         data.steps_per_execution = several

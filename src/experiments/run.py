@@ -129,6 +129,7 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: 
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "train_seconds": round(stopwatch.seconds, 3),
+        **stopwatch.throughput,
         "device": device_name(trainer),
         "seed": config["seed"],
         "train/loss": logged.get("train/loss"),
@@ -179,6 +180,7 @@ def _say_result(summary: Mapping[str, Any], run_dir: Path) -> None:
     where = shown(run_dir)
     names = ("test/accuracy", "test/loss", "val/accuracy")
     results = [f"{name} {summary[name]:.4f}" for name in names if summary.get(name) is not None]
-    log.info("%s  in %.1f s of training", "  ".join(results), summary["train_seconds"])
+    speed = f" ({summary['images_per_second']:,.0f} images/s)" if "images_per_second" in summary else ""
+    log.info("%s  in %.1f s of training%s", "  ".join(results), summary["train_seconds"], speed)
     log.info("run directory: %s", where)
     log.info("look at it: tensorboard --logdir %s", where)

@@ -16,7 +16,7 @@ from tests.faults.conftest import wait_until
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("EXPERIMENTS_KILLS", "5"))  # 20 and 200 for a thorough look
-CHANGING = ("train_seconds",)
+CHANGING = ("train_seconds", "images_per_second", "steps_per_second", "data_share")
 
 
 def same(first, second, path=""):

@@ -1,7 +1,9 @@
 """Which samples make up which batch: a function of seed, epoch and rank alone."""
 
 import math
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,10 +72,40 @@ class ShuffledBatches(Sampler[Tensor]):
         self.start = self.position = state["position"]
 
 
+class Clock:
+    """Adds up the seconds spent inside its ``with`` blocks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._entered = 0.0
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._entered
+
+
 class ResumableLoader(DataLoader[tuple[Tensor, ...]]):
-    """A DataLoader over ``ShuffledBatches`` whose position Lightning puts into checkpoints."""
+    """A DataLoader over ``ShuffledBatches`` whose position Lightning puts into checkpoints.
+
+    ``waiting`` counts how long its user waits for batches.
+    """
 
     sampler: ShuffledBatches
+    waiting: Clock | None = None
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        if self.waiting is None:
+            yield from batches
+            return
+        while True:
+            with self.waiting:
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
         """The sampler's position."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from experiments.data.augment import Augmentation
-from experiments.data.batches import ResumableLoader, SequentialBatches, ShuffledBatches
+from experiments.data.batches import Clock, ResumableLoader, SequentialBatches, ShuffledBatches
 from experiments.errors import UserError
 
 # Splits never follow the experiment's seed: runs with different seeds must be comparable.
@@ -94,6 +94,7 @@ class ImageDataModule(LightningDataModule):
         self.balanced = balanced
         self.augment = [augmentation for augmentation in (augment or {}).values() if augmentation]
         self.splits: dict[str, TensorDataset] = {}
+        self.waiting = Clock()  # how long training waited for its batches
         self.steps_per_execution: int | None = 1  # None: chosen when the number of batches is known
 
     @property
@@ -175,6 +176,7 @@ class ImageDataModule(LightningDataModule):
             self.steps_per_execution = max(1, min(MAX_STEPS, MAX_BYTES // batch_bytes, batches // MIN_EXECUTIONS))
         fetched = self.batch_size * self.steps_per_execution
         loader = self.loader("train", ShuffledBatches(size, fetched, self.seed, *self._ranks(), weights))
+        loader.waiting = self.waiting
         if self.steps_per_execution > 1:
             loader.steps_per_epoch = batches  # what len does not say of lists of batches
         return loader
@@ -211,8 +213,9 @@ class ImageDataModule(LightningDataModule):
             return self._normalized(images), self._converted(labels)
         several = self.steps_per_execution or 1
         first = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * several  # Lightning counts on after this hook
-        parts = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
-        batches = [self._train_batch(*part, position) for position, part in enumerate(parts, first)]
+        with self.waiting:
+            parts = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+            batches = [self._train_batch(*part, position) for position, part in enumerate(parts, first)]
         return batches if several > 1 else batches[0]
 
     def _train_batch(self, images: Tensor, labels: Tensor, position: int) -> Batch:
