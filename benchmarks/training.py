@@ -4,7 +4,7 @@ Every side trains the same network on 55,000 images of MNIST and validates on 5,
 are left out. Each lives in a process of its own, since what settles speed (denormals, threads) is settled once a
 process, and they take turns.
 
-by hand      images in memory, fused Adam, denormals flushed, loss and accuracy summed on the device
+by hand      images in memory, channels_last, fused Adam, denormals flushed, loss and accuracy summed on the device
 project      ``scripts/train.py`` with its defaults: TensorBoard, progress, metrics, both checkpoints, fault safety
 minimal      the same with callbacks=minimal
 tutorial     torchvision's MNIST with ToTensor behind a DataLoader, Adam as it comes, loss and accuracy read each step
@@ -27,7 +27,6 @@ from compare import compare
 from experiments.errors import UserError, stop
 from experiments.options import option, read
 
-TRAIN, VAL = 55_000, 5_000
 MEAN, STD = 0.1307, 0.3081
 
 
@@ -40,6 +39,7 @@ class Training:
     batch_sizes: str = option("images a step", "64,256,1024")
     sides: str = option("what takes turns; the first is what ratios refer to", "by hand,project,minimal")
     epochs: int = option("epochs a round", 1)
+    images: int = option("images to train on", 55_000)
     rounds: int = option("how often each side runs, after a first time that does not count", 5)
     device: str = option("cpu or gpu", "cpu")
     more: str = option("overrides for the project's sides, with spaces between", "")
@@ -77,12 +77,14 @@ def by_hand(options: Training, net_name: str, batch_size: int) -> Callable[[], f
     def run() -> float:
         torch.manual_seed(0)
         net = network(net_name).to(device)
+        if options.device == "cpu" and net_name != "mlp":
+            net = net.to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, fused=True)
-        steps = options.epochs * -(-TRAIN // batch_size)
+        steps = options.epochs * -(-options.images // batch_size)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, cycle_momentum=False)
         started = time.perf_counter()
         for _ in range(options.epochs):
-            for train, indices in ((True, torch.randperm(TRAIN)), (False, torch.arange(TRAIN, TRAIN + VAL))):
+            for train, indices in ((True, torch.randperm(options.images)), (False, torch.arange(55_000, 60_000))):
                 net.train(train)
                 total, right = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
                 with torch.set_grad_enabled(train):
@@ -109,6 +111,7 @@ def project(options: Training, net_name: str, batch_size: int, *overrides: str) 
     prepare_process()
     typed = [
         "data=mnist", f"data.root={options.root}", f"model={net_name}", f"data.batch_size={batch_size}", "test=false",
+        f"data.limit={options.images}",
         f"trainer.max_epochs={options.epochs}", f"trainer.accelerator={options.device}", *overrides,
         *options.more.split(),
     ]  # fmt: skip
@@ -127,7 +130,7 @@ def minimal(options: Training, net_name: str, batch_size: int) -> Callable[[], f
     return project(options, net_name, batch_size, "callbacks=minimal")
 
 
-def torchvision_loaders(root: str, batch_size: int) -> tuple[Any, Any]:
+def torchvision_loaders(options: Training, batch_size: int) -> tuple[Any, Any]:
     from torch.utils.data import DataLoader, Subset
     from torchvision import datasets, transforms
 
@@ -138,13 +141,13 @@ def torchvision_loaders(root: str, batch_size: int) -> tuple[Any, Any]:
     raw.mkdir(parents=True)
     try:
         for name, _ in datasets.MNIST.resources:
-            packed = MNIST(root=root).folder / name
+            packed = MNIST(root=options.root).folder / name
             content = gzip.decompress(packed.read_bytes()) if packed.exists() else packed.with_suffix("").read_bytes()
             (raw / name).with_suffix("").write_bytes(content)
         whole = datasets.MNIST(str(folder), transform=transforms.ToTensor())
     finally:
         shutil.rmtree(folder)
-    train, val = Subset(whole, range(TRAIN)), Subset(whole, range(TRAIN, TRAIN + VAL))
+    train, val = Subset(whole, range(options.images)), Subset(whole, range(55_000, 60_000))
     return DataLoader(train, batch_size=batch_size, shuffle=True), DataLoader(val, batch_size=1000)
 
 
@@ -153,7 +156,7 @@ def tutorial(options: Training, net_name: str, batch_size: int) -> Callable[[], 
     from torch.nn import functional
 
     device = torch.device("cuda" if options.device == "gpu" else "cpu")
-    loaders = torchvision_loaders(options.root, batch_size)
+    loaders = torchvision_loaders(options, batch_size)
 
     def run() -> float:
         torch.manual_seed(0)
@@ -186,7 +189,7 @@ def lightning(options: Training, net_name: str, batch_size: int) -> Callable[[],
     from torch.nn import functional
     from torchmetrics.classification import MulticlassAccuracy
 
-    loaders = torchvision_loaders(options.root, batch_size)
+    loaders = torchvision_loaders(options, batch_size)
 
     class Plain(LightningModule):
         def __init__(self) -> None:
