@@ -12,7 +12,7 @@ from torch import Tensor
 
 Matrix = np.ndarray[Any, Any]
 INK, PALE, GRID = (32, 36, 44), (120, 126, 138), (222, 225, 231)
-BLUE, ORANGE = (47, 111, 196), (226, 120, 42)
+BLUE, ORANGE, DARK = (47, 111, 196), (226, 120, 42), (18, 66, 140)
 MAX_NAMED = 40  # classes that are drawn with their names and numbers
 
 
@@ -42,10 +42,10 @@ def precision_recall_of(matrix: Matrix) -> tuple[Matrix, Matrix]:
         return right / matrix.sum(0), right / matrix.sum(1)
 
 
-def shade(share: float) -> tuple[int, int, int]:
+def shade(share: float) -> tuple[int, ...]:
     """White for 0 to dark blue for 1; small shares are told apart best."""
     strength = share**0.5
-    return tuple(round(255 + strength * (dark - 255)) for dark in (18, 66, 140))  # type: ignore[return-value]
+    return tuple(round(255 + strength * (dark - 255)) for dark in DARK)
 
 
 def confusion_matrix(matrix: Matrix, names: Sequence[str], rates: bool) -> Image.Image:
@@ -80,9 +80,9 @@ def confusion_matrix(matrix: Matrix, names: Sequence[str], rates: bool) -> Image
             place = (round(margin + middle - turned.width / 2), top + size * cell + 6)
             picture.paste(INK, (*place, place[0] + turned.width, place[1] + turned.height), turned)
     else:
-        pixels = 255 + np.sqrt(shares)[..., None] * (np.array((18, 66, 140)) - 255.0)
-        pixels = pixels.round().astype(np.uint8).repeat(cell, 0).repeat(cell, 1)
-        picture.paste(Image.fromarray(pixels), (margin, top))
+        colors = 255 + np.sqrt(shares)[..., None] * (np.array(DARK) - 255.0)
+        pixels = Image.fromarray(colors.round().astype(np.uint8))
+        picture.paste(pixels.resize((size * cell, size * cell), Image.Resampling.NEAREST), (margin, top))
         draw.rectangle((margin - 1, top - 1, margin + size * cell, top + size * cell), outline=PALE)
     draw.text((margin + size * cell / 2, picture.height - 8), "predicted", PALE, _font(12), anchor="ms")
     side = Image.new("L", (40, 16))
@@ -160,7 +160,7 @@ def denormalized(images: Tensor, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def pictures(images: Tensor) -> list[Image.Image]:
-    """Images (N, C, H, W) in [0, 1] as grey or colour pictures; other channels by their mean. None of other shapes."""
+    """Images (N, C, H, W) in [0, 1] as colour pictures; other channels than 1 and 3 by their mean. Else nothing."""
     if images.ndim != 4:
         return []
     if images.shape[1] not in (1, 3):

@@ -10,8 +10,10 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 from PIL.Image import Image
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
-from tensorboard.plugins.hparams.summary import session_end_pb
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 from torch import nn
 from torch.utils.tensorboard.summary import hparams
 
@@ -90,14 +92,22 @@ def conclude(loggers: Iterable[Logger], summary: Mapping[str, Any]) -> None:
     for logger in loggers:
         logger.log_metrics(results, step=summary.get("steps", 0))
         if isinstance(logger, lightning.TensorBoardLogger):
-            end = session_end_pb(STATUS_FAILURE if failed else STATUS_SUCCESS)
-            logger.experiment.file_writer.add_summary(end)
+            logger.experiment.file_writer.add_summary(_session_end(failed))
         logger.save()
         logger.finalize("failed" if failed else "success")
         if isinstance(logger, TensorBoardLogger):
             logger.close()
         elif isinstance(logger, WandbLogger):  # else the next run of this process would go on in it
             logger.experiment.finish(exit_code=int(failed))
+
+
+def _session_end(failed: bool) -> Summary:
+    """What torch's ``hparams`` makes for a success, and cannot for a failure."""
+    end = SessionEndInfo(status=STATUS_FAILURE if failed else STATUS_SUCCESS)
+    content = HParamsPluginData(session_end_info=end, version=metadata.PLUGIN_DATA_VERSION).SerializeToString()
+    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content)
+    tag = metadata.SESSION_END_INFO_TAG
+    return Summary(value=[Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=plugin))])
 
 
 @rank_zero_only

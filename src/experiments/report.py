@@ -190,8 +190,7 @@ def _header(name: str, summary: Mapping[str, Any], folder: Path) -> str:
 
 def _curves(points: Mapping[str, Sequence[Sequence[float]]], summary: Mapping[str, Any]) -> str:
     names = dict.fromkeys(name.partition("/")[2] for name in points)
-    ordered = [name for name in ("accuracy", "loss") if name in names]
-    ordered += [name for name in names if name not in ordered]
+    ordered = sorted(names, key=lambda name: (name != "accuracy", name != "loss"))
     charts = []
     for name in ordered:
         curves = {

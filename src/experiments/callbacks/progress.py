@@ -24,7 +24,7 @@ def has_screen() -> bool:
 class Progress(TQDMProgressBar):
     """Lightning's bar where there is a terminal, and one line an epoch that stays.
 
-    Under redirection, in CI and in a sweep's workers there is no bar, so logs hold one line an epoch and nothing else.
+    Under redirection, in CI and in a sweep's workers there is no bar: logs hold one line an epoch and nothing else.
     """
 
     def __init__(self, refresh_rate: int = 20) -> None:

@@ -36,10 +36,9 @@ class Report(Callback):
     def write(self, trainer: Trainer, config: Mapping[str, Any], summary: Mapping[str, Any], net: Any) -> None:
         """Write it. A run does not fail for want of a page: what goes wrong here is said and passed over."""
         try:
-            history, confusion, mistakes = (find(trainer, kind) for kind in (History, Confusion, Mistakes))
-            stages = [stage for stage in ("test", "val") if confusion and stage in confusion.matrices]
-            stages += [stage for stage in ("test", "val") if mistakes and stage in mistakes.found]
-            stage = stages[0] if stages else "val"
+            history, confusion, mistakes = find(trainer, History), find(trainer, Confusion), find(trainer, Mistakes)
+            matrices, found = confusion.matrices if confusion else {}, mistakes.found if mistakes else {}
+            stage = "test" if "test" in {*matrices, *found} else "val"
             page = report.render(
                 config=config,
                 summary=summary,
@@ -48,8 +47,8 @@ class Report(Callback):
                 points=history.points if history else {},
                 stage=stage,
                 class_names=confusion.class_names if confusion else [],
-                matrix=confusion.matrices[stage].numpy() if confusion and stage in confusion.matrices else None,
-                mistakes=mistakes.found.get(stage) if mistakes else None,
+                matrix=matrices[stage].numpy() if stage in matrices else None,
+                mistakes=found.get(stage),
             )
             write_atomically(self.path, page.encode("utf-8", "replace"))
         except Exception as error:
