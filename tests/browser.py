@@ -98,7 +98,9 @@ class Browser:
 
     def ask(self, method: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
         data = None if content is None else json.dumps(content).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            f"{self.url}{path}", data, {"Content-Type": "application/json"}, method=method
+        )
         try:
             with DIRECT.open(request, timeout=60) as answer:
                 return json.load(answer)["value"]

@@ -117,7 +117,8 @@ def job_label() -> str | None:
 
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
-    varied = [each for each in HydraConfig.get().overrides.task if each not in sys.argv]
+    fixed = [argument.lower() for argument in sys.argv]  # Hydra writes true as True
+    varied = [each for each in HydraConfig.get().overrides.task if each.lower() not in fixed]
     return re.sub(r"[^\w.,=+-]", "_", ",".join(varied))[:100].rstrip(". ") or None
 
 

@@ -73,7 +73,10 @@ def introduce(loggers: Iterable[Logger], config: Mapping[str, Any], net: nn.Modu
             # The HPARAMS tab shows a column only for metrics that are named at the start. Their values and the
             # session's end come at the end; log_hyperparams would write both now, and the tab show them as results.
             expected = [name for name in RESULTS if config["test"] or not name.startswith("test/")]
-            experiment, start, _ = hparams(flat, {f"hp/{name}": 0.0 for name in expected})
+            readable = {
+                name: str(value).lower() if isinstance(value, bool) else value for name, value in flat.items()
+            }
+            experiment, start, _ = hparams(readable, {f"hp/{name}": 0.0 for name in expected})
             for summary in (experiment, start):
                 logger.experiment.file_writer.add_summary(summary)
             # indented, not fenced: no value can end the block

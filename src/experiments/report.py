@@ -17,6 +17,7 @@ from PIL import Image
 from experiments import drawing
 
 MAX_CELLS = 30  # classes whose confusion matrix is a table; of more it is a picture
+MAX_BESIDE = 12  # classes whose matrix leaves room beside it
 MAX_ROWS = 12  # pairs of classes that are listed
 PICTURE_SIDE = 128  # pixels, of an image in the page
 
@@ -46,7 +47,7 @@ p { margin: .3rem 0; }
   vertical-align: .25em; color: var(--pale); }
 .finished { color: var(--good); } .failed { color: var(--bad); }
 .cards, .pair, .images { display: grid; gap: .8rem; }
-.cards { grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); margin-top: 1.4rem; }
+.cards { grid-template-columns: repeat(auto-fit, minmax(7.2rem, 1fr)); margin-top: 1.4rem; }
 .pair { grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 .images { grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); }
 .card, figure { margin: 0; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line);
@@ -69,7 +70,7 @@ th { font-weight: 500; text-align: left; } td, th { padding: .18rem .55rem; }
 .matrix .strong { color: #fff; } @media (prefers-color-scheme: dark) { .matrix .strong { color: #0b0d10; } }
 .matrix thead th { text-align: center; } .matrix th { white-space: nowrap; max-width: 9rem; overflow: hidden;
   text-overflow: ellipsis; }
-.bars { width: 100%; } .bars td:nth-child(n+2) { width: 36%; }
+.bars { width: 100%; } .bars td.first, .bars td.second { width: 45%; white-space: nowrap; }
 .bar { display: inline-block; height: .5rem; margin-right: .4rem; border-radius: .2rem; background: var(--c); }
 img.map { width: min(100%, 40rem); image-rendering: pixelated; }
 details { margin: .5rem 0; } summary { cursor: pointer; }
@@ -132,8 +133,11 @@ def render(
         _curves(points, summary),
     ]
     if matrix is not None and matrix.sum():
-        parts.append(f"<h2>Confusion, {split}</h2>\n{_matrix(matrix, class_names)}")
-        parts.append(f"<h2>Precision and recall, {split}</h2>\n{_bars(matrix, class_names)}")
+        beside = "pair" if len(matrix) <= MAX_BESIDE else ""
+        parts.append(f'<h2>Confusion, precision and recall, {split}</h2>\n<div class="{beside}">\n')
+        parts.append(
+            f"{_matrix(matrix, class_names)}{_bars(matrix, class_names)}</div>\n{_confused(matrix, class_names)}"
+        )
     if mistakes is not None and matrix is not None and matrix.sum() and not mistakes:
         parts.append(f"<h2>Most confident mistakes, {split}</h2>\n<p>None: every image was classified rightly.</p>\n")
     elif mistakes:
@@ -150,22 +154,18 @@ def _text(value: object) -> str:
     )
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "–"
-
-
 def _header(name: str, summary: Mapping[str, Any], folder: Path) -> str:
     status = str(summary.get("status", ""))
     found = []
     for label, key, form in (
         ("test accuracy", "test/accuracy", "{:.2%}"),
-        ("best validation accuracy", "val/accuracy", "{:.2%}"),
+        ("best val accuracy", "val/accuracy", "{:.2%}"),
         ("test loss", "test/loss", "{:.4f}"),
-        ("validation loss there", "val/loss", "{:.4f}"),
+        ("val loss there", "val/loss", "{:.4f}"),
         ("parameters", "parameters", "{:,}"),
         ("epochs", "epochs", "{:,}"),
-        ("optimizer steps", "steps", "{:,}"),
-        ("seconds of training", "train_seconds", "{:,.1f}"),
+        ("steps", "steps", "{:,}"),
+        ("training seconds", "train_seconds", "{:,.1f}"),
     ):
         if isinstance(value := summary.get(key), (int, float)):
             found.append(f'<div class="card"><b>{form.format(value)}</b><span class="pale">{label}</span></div>\n')
@@ -256,8 +256,7 @@ def _matrix(matrix: drawing.Matrix, names: Sequence[str]) -> str:
     shares = drawing.rates_of(matrix)
     if len(matrix) > MAX_CELLS:
         picture = drawing.confusion_matrix(matrix, names, rates=True)
-        figure = f'<figure><img class="map" alt="confusion matrix" src="{_data(picture)}"></figure>\n'
-        return figure + _confused(matrix, names)
+        return f'<figure><img class="map" alt="confusion matrix" src="{_data(picture)}"></figure>\n'
     rows = []
     for number, name in enumerate(names):
         cells = []
@@ -270,7 +269,7 @@ def _matrix(matrix: drawing.Matrix, names: Sequence[str]) -> str:
         rows.append(f'<tr><th title="{_text(name)}">{_text(name)}</th>{"".join(cells)}</tr>\n')
     head = "".join(f'<th title="{_text(name)}">{_text(name)}</th>' for name in names)
     table = f'<table class="matrix"><thead><tr><th>true \\ predicted</th>{head}</tr></thead>\n{"".join(rows)}</table>'
-    return f'<figure class="scroll">{table}</figure>\n{_confused(matrix, names)}'
+    return f'<figure class="scroll">{table}</figure>\n'
 
 
 def _confused(matrix: drawing.Matrix, names: Sequence[str]) -> str:
@@ -292,20 +291,20 @@ def _bars(matrix: drawing.Matrix, names: Sequence[str]) -> str:
     order, note = list(range(len(matrix))), ""
     if len(matrix) > MAX_CELLS:
         order = np.argsort(np.where(np.isnan(recall), 2, recall), kind="stable")[:MAX_CELLS].tolist()
-        note = f'<p class="pale">The {MAX_CELLS} classes of lowest recall, of {len(matrix):,}.</p>\n'
+        note = f"<figcaption>The {MAX_CELLS} classes of lowest recall, of {len(matrix):,}</figcaption>"
 
     def cell(value: float, style: str) -> str:
         if math.isnan(value):
             return '<td class="pale">–</td>'
-        return f'<td class="{style}"><span class="bar" style="width: {70 * value:.1f}%"></span>{value:.3f}</td>'
+        return f'<td class="{style}"><span class="bar" style="width: {60 * value:.1f}%"></span>{value:.3f}</td>'
 
     rows = "".join(
         f"<tr><th>{_text(names[number])}</th>{cell(precision[number], 'first')}{cell(recall[number], 'second')}"
         f'<td class="pale">{matrix[number].sum():,}</td></tr>\n'
         for number in order
     )
-    head = "<thead><tr><th>class</th><th>precision</th><th>recall</th><th>images</th></tr></thead>"
-    return f'{note}<figure class="scroll"><table class="bars">{head}\n{rows}</table></figure>\n'
+    head = "<thead><tr><th>class</th><th>precision</th><th>recall</th><th>n</th></tr></thead>"
+    return f'<figure class="scroll">{note}<table class="bars">{head}\n{rows}</table></figure>\n'
 
 
 def _mistakes(mistakes: Iterable[Mistake]) -> str:

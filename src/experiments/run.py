@@ -216,4 +216,7 @@ def _say_result(summary: Mapping[str, Any], run_dir: Path) -> None:
     results = [f"{name} {summary[name]:.4f}" for name in names if summary.get(name) is not None]
     log.info("%s  in %.1f s of training", "  ".join(results), summary["train_seconds"])
     log.info("run directory: %s", where)
-    log.info("look at it: tensorboard --logdir %s", where)
+    ways = [shown(run_dir / "report.html")] if (run_dir / "report.html").exists() else []
+    ways += [f"tensorboard --logdir {where}"] if next(run_dir.rglob("events.out.tfevents.*"), None) else []
+    if ways:
+        log.info("look at it: %s", ", or ".join(ways))

@@ -25,7 +25,7 @@ def test_one_line_an_epoch_with_its_own_values_and_the_best_so_far(lines):
     best = 0.0
     for line in lines:
         words = line.split()
-        values = {words[i]: float(words[i + 1]) for i in range(2, len(words) - 2, 2)}
+        values = {words[i]: float(words[i + 1]) for i in range(2, words.index("best") + 1, 2)}
         assert set(values) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "best"}
         best = max(best, values["val/accuracy"])
         assert values["best"] == best

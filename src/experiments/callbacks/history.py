@@ -14,14 +14,20 @@ class History(Callback):
 
     def __init__(self) -> None:
         self.points: dict[str, list[list[float]]] = {}
+        self._fitting = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note what the checkpoint that is loaded next is for."""
+        self._fitting = stage == "fit"
 
     def state_dict(self) -> dict[str, Any]:
         """All points."""
         return {"points": {name: [list(point) for point in points] for name, points in self.points.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with them."""
-        self.points = state_dict["points"]
+        """Go on with them; Lightning loads callbacks also from the best checkpoint, to test it."""
+        if self._fitting:
+            self.points = state_dict["points"]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note ``val/*``."""

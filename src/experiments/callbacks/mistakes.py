@@ -89,4 +89,4 @@ class Mistakes(Watching):
 
 def caption(mistake: Mistake) -> tuple[str, str]:
     """Two short lines: what it is, and what it was taken for."""
-    return mistake.true, f"→ {mistake.predicted} {mistake.probability:.1%}"
+    return f"is {mistake.true}", f"taken for {mistake.predicted} {mistake.probability:.1%}"
