@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.tensorboard.summary import hparams
 
 RESULTS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train_seconds", "parameters")
+MAIN_COLUMNS = ("data", "net", "optimizer", "optimizer.lr", "seed")
 # where files lie and how fast they are read changes nothing that is learned
 NOT_HYPERPARAMETERS = ("data.root", "data.cache", "data.seed", "data.eval_batch_size")
 
@@ -77,7 +78,7 @@ def introduce(loggers: Iterable[Logger], config: Mapping[str, Any], net: nn.Modu
                 name: str(value).lower() if isinstance(value, bool) else value for name, value in flat.items()
             }
             experiment, start, _ = hparams(readable, {f"hp/{name}": 0.0 for name in expected})
-            for summary in (experiment, start):
+            for summary in (_main_first(experiment), start):
                 logger.experiment.file_writer.add_summary(summary)
             # indented, not fenced: no value can end the block
             text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
@@ -102,6 +103,16 @@ def conclude(loggers: Iterable[Logger], summary: Mapping[str, Any]) -> None:
             logger.close()
         elif isinstance(logger, WandbLogger):  # else the next run of this process would go on in it
             logger.experiment.finish(exit_code=int(failed))
+
+
+def _main_first(experiment: Summary) -> Summary:
+    """The HPARAMS tab shows the first few columns: what it is told differs between runs, then the rest by name."""
+    plugin = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in MAIN_COLUMNS
+    plugin.content = content.SerializeToString()
+    return experiment
 
 
 def _session_end(failed: bool) -> Summary:

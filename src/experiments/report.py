@@ -47,12 +47,12 @@ p { margin: .3rem 0; }
   vertical-align: .25em; color: var(--pale); }
 .finished { color: var(--good); } .failed { color: var(--bad); }
 .cards, .pair, .images { display: grid; gap: .8rem; }
-.cards { grid-template-columns: repeat(auto-fit, minmax(7.2rem, 1fr)); margin-top: 1.4rem; }
+.cards { display: flex; flex-wrap: wrap; margin-top: 1.4rem; } .cards .card { flex: 1 1 auto; }
 .pair { grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
 .images { grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); }
 .card, figure { margin: 0; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line);
   border-radius: .6rem; min-width: 0; }
-.card b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.card b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; }
 figure svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--pale); font-size: 11px; } svg .grid { stroke: var(--line); }
@@ -66,7 +66,7 @@ svg .first, svg .second { stroke: var(--c); } svg circle { fill: var(--c); strok
 .wrong { color: var(--second); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .86rem; }
 th { font-weight: 500; text-align: left; } td, th { padding: .18rem .55rem; }
-.matrix td { min-width: 2.3rem; text-align: center; border: 1px solid var(--line); }
+.matrix td { min-width: 1.9rem; padding: .18rem .3rem; text-align: center; border: 1px solid var(--line); }
 .matrix .strong { color: #fff; } @media (prefers-color-scheme: dark) { .matrix .strong { color: #0b0d10; } }
 .matrix thead th { text-align: center; } .matrix th { white-space: nowrap; max-width: 9rem; overflow: hidden;
   text-overflow: ellipsis; }
@@ -268,8 +268,8 @@ def _matrix(matrix: drawing.Matrix, names: Sequence[str]) -> str:
             cells.append(f'<td{strong}{color} title="{_text(tip)}">{f"{count:,}" if count else ""}</td>')
         rows.append(f'<tr><th title="{_text(name)}">{_text(name)}</th>{"".join(cells)}</tr>\n')
     head = "".join(f'<th title="{_text(name)}">{_text(name)}</th>' for name in names)
-    table = f'<table class="matrix"><thead><tr><th>true \\ predicted</th>{head}</tr></thead>\n{"".join(rows)}</table>'
-    return f'<figure class="scroll">{table}</figure>\n'
+    table = f'<table class="matrix"><thead><tr><th></th>{head}</tr></thead>\n{"".join(rows)}</table>'
+    return f'<figure class="scroll"><figcaption>rows: true, columns: predicted</figcaption>{table}</figure>\n'
 
 
 def _confused(matrix: drawing.Matrix, names: Sequence[str]) -> str:
