@@ -46,10 +46,10 @@ class Training:
     json: str | None = option("a file for the numbers", None)
 
 
-def network(name: str) -> Any:
+def network(name: str, **arguments: Any) -> Any:
     from experiments import nets
 
-    return {"mlp": nets.MLP, "cnn": nets.CNN, "resnet": nets.ResNet}[name]()
+    return {"mlp": nets.MLP, "cnn": nets.CNN, "resnet": nets.ResNet}[name](**arguments)
 
 
 def raw_mnist(root: str) -> Any:
@@ -59,7 +59,14 @@ def raw_mnist(root: str) -> Any:
     return MNIST(root=root).read("train")
 
 
-def by_hand(options: Training, net_name: str, batch_size: int) -> Callable[[], float]:
+def by_hand(
+    options: Training,
+    net_name: str,
+    batch_size: int,
+    lr: float = 2e-3,
+    label_smoothing: float = 0.0,
+    **arguments: Any,
+) -> Callable[[], float]:
     import torch
     from torch.nn import functional
 
@@ -76,12 +83,12 @@ def by_hand(options: Training, net_name: str, batch_size: int) -> Callable[[], f
 
     def run() -> float:
         torch.manual_seed(0)
-        net = network(net_name).to(device)
+        net = network(net_name, **arguments).to(device)
         if options.device == "cpu" and net_name != "mlp":
             net = net.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(net.parameters(), lr=2e-3, fused=True)
+        optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
         steps = options.epochs * -(-options.images // batch_size)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, cycle_momentum=False)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, cycle_momentum=False)
         started = time.perf_counter()
         for _ in range(options.epochs):
             for train, indices in ((True, torch.randperm(options.images)), (False, torch.arange(55_000, 60_000))):
@@ -90,7 +97,7 @@ def by_hand(options: Training, net_name: str, batch_size: int) -> Callable[[], f
                 with torch.set_grad_enabled(train):
                     for x, y in batches(indices.to(device), batch_size if train else 1000):
                         logits = net(x)
-                        loss = functional.cross_entropy(logits, y)
+                        loss = functional.cross_entropy(logits, y, label_smoothing=label_smoothing)
                         if train:
                             optimizer.zero_grad()
                             loss.backward()

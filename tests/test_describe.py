@@ -1,4 +1,5 @@
 import logging
+import textwrap
 
 import pytest
 import torch
@@ -131,7 +132,7 @@ def test_a_runs_log_and_tensorboard_show_the_structure(tmp_path, caplog):
     assert structure in [record.message for record in caplog.records]
     events = EventAccumulator(str(tmp_path)).Reload()
     (shown,) = events.Tensors("network/text_summary")
-    assert structure in shown.tensor_proto.string_val[0].decode()
+    assert structure in textwrap.dedent(shown.tensor_proto.string_val[0].decode())
 
 
 def test_the_script_takes_hydras_overrides_and_an_input_size(script_here):

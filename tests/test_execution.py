@@ -1,13 +1,23 @@
 """Lists of batches: the same run as step by step, bit for bit, and refused where that cannot be."""
 
+import re
+from functools import partial
 from pathlib import Path
 
 import pytest
-from lightning import seed_everything
+import torch
+from lightning import Callback, Trainer, seed_everything
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 import experiments
 from experiments.build import build
+from experiments.classifier import Classifier
+from experiments.data import Digits
+from experiments.errors import UserError
+from experiments.execution import needs_of_single_steps
+from experiments.nets import MLP
+from experiments.run import train
 
 QUICK = ("trainer.accelerator=cpu", "trainer.max_epochs=3", "model.net.hidden_features=[16]", "data.limit=400")
 
@@ -29,6 +39,7 @@ def run(folder: Path, *overrides: str):
     return experiment, scalars
 
 
+TIMES = {"epoch_seconds", "throughput/images_per_second", "throughput/steps_per_second", "throughput/data_share"}
 CASES = {
     "dropout, one cycle": ["model.net.dropout=0.5"],
     "cosine": ["scheduler=cosine"],
@@ -54,10 +65,93 @@ def test_a_run_in_lists_of_batches_equals_one_step_by_step(tmp_path, overrides):
     assert one.trainer.global_step == several.trainer.global_step
     assert scalars["train/loss_step"], "nothing was logged by step"
     assert scalars.keys() == their_scalars.keys()
-    for tag, values in their_scalars.items():
+    for tag in their_scalars.keys() - TIMES:
+        values = their_scalars[tag]
         assert scalars[tag] == [(step, pytest.approx(value)) for step, value in values], tag
 
 
 def test_max_steps_ends_a_run_there_and_not_before(tmp_path):
     experiment, _ = run(tmp_path, "trainer.max_steps=30", "steps_per_execution=1")
     assert experiment.trainer.global_step == 30
+
+
+def chosen(folder, *overrides: str) -> int:
+    """How many steps an execution is, once the data are known."""
+    experiment = build(config_of(folder, "callbacks.model_summary=null", *overrides))
+    if experiment.data.steps_per_execution is None:
+        experiment.data.setup("fit")
+        experiment.data.train_dataloader()
+    return experiment.data.steps_per_execution
+
+
+def test_auto_leaves_an_epoch_at_least_four_executions(tmp_path):
+    assert chosen(tmp_path, "data.batch_size=10") == 10  # 40 batches
+    assert chosen(tmp_path, "data.batch_size=200") == 1  # 2 batches
+    assert chosen(tmp_path, "data.batch_size=1") == 32  # 400 batches
+
+
+class Watcher(Callback):
+    """A callback of a user's own, which counts on being called for every step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, *_):
+        self.steps.append(trainer.global_step)
+
+
+class EpochWatcher(Callback):
+    """One that does not mind."""
+
+    def on_train_epoch_end(self, *_):
+        pass
+
+
+WATCHER = "+callbacks.own._target_=tests.test_execution.Watcher"
+SINGLE = {
+    "trainer.accumulate_grad_batches=2": "trainer.accumulate_grad_batches",
+    "trainer.limit_train_batches=3": "trainer.limit_train_batches",
+    "trainer.limit_train_batches=1": "trainer.limit_train_batches",
+    "trainer.val_check_interval=2": "trainer.val_check_interval",
+    "+trainer.overfit_batches=2": "trainer.overfit_batches",
+    "trainer.profiler=simple": "trainer.profiler",
+    WATCHER: "the callback Watcher",
+    "+callbacks.best_checkpoint.every_n_train_steps=3": "the callback ModelCheckpoint",
+    "callbacks=[default,histograms]": "the callback Histograms",
+}
+
+
+@pytest.mark.parametrize(("override", "reason"), SINGLE.items())
+def test_what_needs_single_steps_gets_them(tmp_path, override, reason):
+    assert chosen(tmp_path, override) == 1
+    with pytest.raises(UserError, match=f"steps_per_execution=4 does not go with {re.escape(reason)}"):
+        chosen(tmp_path, override, "steps_per_execution=4")
+    assert chosen(tmp_path, override, "steps_per_execution=1") == 1
+
+
+def test_a_callback_that_looks_at_epochs_alone_does_not_slow_a_run_down(tmp_path):
+    assert chosen(tmp_path, "+callbacks.own._target_=tests.test_execution.EpochWatcher", "data.batch_size=10") == 10
+
+
+def test_an_optimizer_that_evaluates_the_loss_by_itself_gets_single_steps(tmp_path):
+    data, module = Digits(), Classifier(MLP(), nn.CrossEntropyLoss(), partial(torch.optim.LBFGS, lr=0.1), 10)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    assert needs_of_single_steps(data, module, trainer) == ["an optimizer that needs a closure"]
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3", "often", "2.5"])
+def test_a_number_that_is_none_is_refused(tmp_path, wrong):
+    with pytest.raises(UserError, match=f"steps_per_execution={wrong}"):
+        chosen(tmp_path, f"steps_per_execution={wrong}")
+
+
+def test_a_loss_that_is_lost_inside_a_list_is_found_with_its_step(tmp_path):
+    with pytest.raises(UserError, match="became nan in epoch 0, step 4 "):
+        run(tmp_path, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "steps_per_execution=3")
+
+
+def test_the_throughput_is_in_the_summary_and_in_tensorboard(tmp_path):
+    summary = train(config_of(tmp_path, "callbacks.model_summary=null"))
+    assert summary["images_per_second"] == pytest.approx(400 / 13 * summary["steps_per_second"], rel=1e-3)
+    assert 0 < summary["data_share"] < 1
+    assert summary["steps"] / summary["steps_per_second"] < summary["train_seconds"]

@@ -168,10 +168,8 @@ class Classifier(LightningModule):
 
     def _log_step(self, step: int, loss: Tensor) -> None:
         self._loss_step = loss.detach()
-        groups = self.trainer.optimizers[0].param_groups
-        rates = {f"learning_rate/group_{number}": float(group["lr"]) for number, group in enumerate(groups)}
         for logger in self.loggers:
-            logger.log_metrics({"train/loss_step": self._loss_step.item(), **rates}, step=step)
+            logger.log_metrics({"train/loss_step": self._loss_step.item()}, step=step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one validation batch."""

@@ -1,7 +1,9 @@
 """Everything about Hydra that must not wait for torch: the run's id, and composing without a command line."""
 
 import os
+import re
 import secrets
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -108,11 +110,24 @@ def hydra_folder(resume: str | None) -> str | None:
     return None if resume else ".hydra"
 
 
+def job_label() -> str | None:
+    """What was varied to make this job of a multirun, as a folder's name; nothing for a run of its own."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    fixed = [argument.lower() for argument in sys.argv]  # Hydra writes true as True
+    varied = [each for each in HydraConfig.get().overrides.task if each.lower() not in fixed]
+    return re.sub(r"[^\w.,=+-]", "_", ",".join(varied))[:100].rstrip(". ") or None
+
+
 def register_resolvers() -> None:
-    """Make ``${run_id:}``, ``${run_folder:name,resume}`` and ``${hydra_folder:resume}`` known to configs."""
+    """Make the functions above known to configs, such as ``${run_folder:name,resume}``."""
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("hydra_folder", hydra_folder, replace=True)
+    OmegaConf.register_new_resolver("job_label", job_label, replace=True)
 
 
 def compose(*overrides: str) -> dict[str, Any]:

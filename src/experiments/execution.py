@@ -8,6 +8,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.profilers import PassThroughProfiler
 from torch.optim import Optimizer
 
+from experiments.callbacks import Histograms
 from experiments.classifier import Classifier
 from experiments.data import ImageDataModule
 from experiments.errors import UserError
@@ -32,8 +33,8 @@ def steps_per_execution(
     Raises:
         UserError: if more than one was asked for, and something needs single steps.
     """
-    if asked != "auto" and (isinstance(asked, str) or asked < 1):
-        raise UserError(f"steps_per_execution={asked} must be auto, or at least 1")
+    if asked != "auto" and not (isinstance(asked, int) and asked >= 1):
+        raise UserError(f"steps_per_execution={asked} must be auto, or a whole number of at least 1")
     reasons = needs_of_single_steps(data, module, trainer)
     if asked == "auto":
         return 1 if reasons else None
@@ -72,7 +73,8 @@ def _is_all(limit: float | None) -> bool:
 def _watches_steps(callback: Callback) -> bool:
     if isinstance(callback, ModelCheckpoint):
         return callback._every_n_train_steps > 0
-    if isinstance(callback, INDIFFERENT) or type(callback).__module__.startswith("experiments."):
+    own = type(callback).__module__.startswith("experiments.") and not isinstance(callback, Histograms)
+    if own or isinstance(callback, INDIFFERENT):
         return False
     return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in BATCH_HOOKS)
 

@@ -1,6 +1,7 @@
 """Fit, test, record: what one run does. Knows no Hydra."""
 
 import logging
+import math
 import os
 import re
 import shlex
@@ -18,7 +19,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from experiments import loggers, resume, runs
 from experiments.build import Experiment, build
-from experiments.callbacks import Stopwatch
+from experiments.callbacks import History, Report, Stopwatch
+from experiments.callbacks.report import find
 from experiments.errors import Stopped, UserError
 from experiments.runs import is_first_rank
 
@@ -74,6 +76,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         else:
             _on_rank_zero(runs.start, run_dir, config, overrides)
         seed_everything(config["seed"], workers=True, verbose=False)
+        experiment = None
         try:
             experiment = build(config, going_on.moved_from if going_on else None)
             summary = fit_and_test(experiment, config, going_on.checkpoint if going_on else None)
@@ -85,6 +88,8 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         except Exception as error:
             error = explained(error, config)
             failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "seed": config["seed"]}
+            if experiment is not None:
+                failed = conclude_failed(experiment, config, failed)
             _on_rank_zero(runs.finish, run_dir, failed)
             if isinstance(error, UserError):
                 raise error from None
@@ -115,33 +120,63 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: 
     net = getattr(classifier, "net", classifier)
     _on_rank_zero(_say_start, experiment)
     loggers.introduce(trainer.loggers, config, net)
-    stopwatch = Stopwatch()
-    trainer.callbacks.insert(0, stopwatch)  # type: ignore[attr-defined]  # checkpoint callbacks stay the last
+    # checkpoint callbacks stay the last
+    trainer.callbacks[:0] = [Stopwatch(), History()]  # type: ignore[attr-defined]
     trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
-    best = best_of(trainer)
-    accuracy = best.best_model_score if best else trainer.callback_metrics.get("val/accuracy")
+    summary: dict[str, Any] = {"status": "finished", **reached(experiment, config)}
+    if config["test"]:
+        path = best.best_model_path if (best := best_of(trainer)) else None
+        (results,) = trainer.test(classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
+        summary |= {name: float(value) for name, value in results.items()}
+    conclude(experiment, config, summary)
+    return summary
+
+
+def reached(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What training came to, at its end or where it failed; None where it did not come so far."""
+    trainer = experiment.trainer
+    stopwatch, history, best = find(trainer, Stopwatch), find(trainer, History), best_of(trainer)
+    seconds = stopwatch.seconds or stopwatch.state_dict()["seconds"] if stopwatch else math.nan
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    summary: dict[str, Any] = {
-        "status": "finished",
-        "val/accuracy": None if accuracy is None else float(accuracy),
+    at_best = {**logged, **(history.best(best) if history else {})}
+    if best and best.monitor == "val/accuracy" and best.best_model_score is not None:
+        at_best["val/accuracy"] = float(best.best_model_score)
+    net = getattr(experiment.classifier, "net", experiment.classifier)
+    values: dict[str, Any] = {
+        "val/accuracy": at_best.get("val/accuracy"),
+        "val/loss": at_best.get("val/loss"),
         "best_checkpoint": os.path.relpath(best.best_model_path, config["run_dir"]) if best else None,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "train_seconds": round(stopwatch.seconds, 3),
-        **stopwatch.throughput,
+        "train_seconds": round(seconds, 3),
+        **(stopwatch.throughput if stopwatch else {}),
         "device": device_name(trainer),
         "seed": config["seed"],
         "train/loss": logged.get("train/loss"),
         "train/accuracy": logged.get("train/accuracy"),
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
     }
-    if config["test"]:
-        path = best.best_model_path if best else None
-        (results,) = trainer.test(classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
-        summary |= {name: float(value) for name, value in results.items()}
+    # JSON knows no NaN
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def conclude(experiment: Experiment, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+    """Tell the loggers how the run ended, and leave its report."""
+    trainer, classifier = experiment.trainer, experiment.classifier
     loggers.conclude(trainer.loggers, summary)
-    return summary
+    if report := find(trainer, Report):
+        _on_rank_zero(report.write, trainer, config, summary, getattr(classifier, "net", classifier))
+
+
+def conclude_failed(experiment: Experiment, config: Mapping[str, Any], failed: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a run that failed: whatever can still be said. Returns its summary."""
+    try:
+        failed = {**reached(experiment, config), **failed}
+        conclude(experiment, config, failed)
+    except Exception as error:  # the run's own error is what its user must see
+        log.warning("the loggers were not told of the end: %s: %s", type(error).__name__, error)
+    return dict(failed)
 
 
 def best_of(trainer: Trainer) -> ModelCheckpoint | None:
@@ -183,4 +218,7 @@ def _say_result(summary: Mapping[str, Any], run_dir: Path) -> None:
     speed = f" ({summary['images_per_second']:,.0f} images/s)" if "images_per_second" in summary else ""
     log.info("%s  in %.1f s of training%s", "  ".join(results), summary["train_seconds"], speed)
     log.info("run directory: %s", where)
-    log.info("look at it: tensorboard --logdir %s", where)
+    ways = [shown(run_dir / "report.html")] if (run_dir / "report.html").exists() else []
+    ways += [f"tensorboard --logdir {where}"] if next(run_dir.rglob("events.out.tfevents.*"), None) else []
+    if ways:
+        log.info("look at it: %s", ", or ".join(ways))

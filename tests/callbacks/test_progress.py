@@ -5,6 +5,7 @@ from lightning import Trainer
 
 import experiments
 from experiments.build import build
+from experiments.callbacks import Progress, progress
 
 
 @pytest.fixture
@@ -25,7 +26,70 @@ def test_one_line_an_epoch_with_its_own_values_and_the_best_so_far(lines):
     best = 0.0
     for line in lines:
         words = line.split()
-        values = {words[i]: float(words[i + 1]) for i in range(2, len(words) - 2, 2)}
+        values = {words[i]: float(words[i + 1]) for i in range(2, words.index("best") + 1, 2)}
         assert set(values) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "best"}
         best = max(best, values["val/accuracy"])
         assert values["best"] == best
+
+
+def test_the_time_that_is_left_is_told_until_the_last_line(lines):
+    assert ["  left " in line for line in lines] == [True, True, False]
+
+
+class Loop:
+    def __init__(self, epochs=-1, steps=-1, batches=10, taken=0):
+        self.max_epochs, self.max_steps, self.num_training_batches = epochs, steps, batches
+        self.global_step = taken
+        self.fit_loop = self.epoch_loop = self
+        self.total_batch_idx = taken - 1
+
+
+@pytest.mark.parametrize(
+    ("loop", "share"),
+    [
+        (Loop(epochs=4, taken=10), 0.25),
+        (Loop(steps=40, taken=10), 0.25),
+        (Loop(epochs=4, steps=20, taken=10), 0.5),
+        (Loop(taken=10), 0.0),
+        (Loop(epochs=4, batches=float("inf"), taken=10), 0.0),
+        (Loop(epochs=1, taken=20), 1.0),
+    ],
+)
+def test_the_share_done_is_that_of_what_ends_the_run_first(loop, share):
+    assert progress.share_done(loop) == share
+
+
+def test_time_left_follows_the_pace_since_this_process_started(monkeypatch):
+    shown = Progress()
+    shown._started = (100.0, 0.5)  # resumed in the middle
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: 110.0)
+    assert shown.time_left(Loop(epochs=4, taken=30)) == "0:00:10"
+    assert shown.time_left(Loop(epochs=4, taken=20)) is None
+    assert shown.time_left(Loop(epochs=4, taken=40)) is None
+
+
+def test_there_is_a_bar_on_a_terminal_of_ones_own_alone(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert progress.has_screen()
+    assert Progress().refresh_rate == 20
+    monkeypatch.setenv("CI", "true")
+    assert Progress().refresh_rate == 0
+    monkeypatch.delenv("CI")
+    monkeypatch.setattr(progress.multiprocessing, "parent_process", lambda: object())
+    assert not progress.has_screen()
+    monkeypatch.setattr(progress.multiprocessing, "parent_process", lambda: None)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    assert not progress.has_screen()
+
+
+def test_a_bar_counts_optimizer_steps_also_in_lists_of_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "has_screen", lambda: True)
+    config = experiments.compose(
+        "trainer.max_epochs=2", "data.limit=400", "steps_per_execution=5", "callbacks=minimal", "logger=none",
+        "trainer.accelerator=cpu", f"run_dir={tmp_path}",
+    )  # fmt: skip
+    experiment = build(config)
+    experiment.trainer.fit(experiment.classifier, datamodule=experiment.data)
+    (shown,) = [callback for callback in experiment.trainer.callbacks if isinstance(callback, Progress)]
+    assert (shown.train_progress_bar.n, shown.train_progress_bar.total) == (13, 13)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from tests.conftest import ROOT
 from tests.faults.conftest import BASE, wait_until
@@ -66,3 +69,20 @@ def test_two_ranks_share_one_run_and_resume_exactly(tmp_path):
     assert_equal_runs(run, truth, summary, truth_summary)
     exact = torch.load(max((run / "checkpoints").glob("rolling*")), weights_only=True)["exact"]
     assert len(exact["ranks"]) == 2
+
+
+def test_two_ranks_count_every_image_once_and_show_it_once(tmp_path):
+    run, summary = finish(tmp_path, "logger=tensorboard", "trainer.max_epochs=1", "data.eval_batch_size=50")
+    events = EventAccumulator(str(run), {"images": 0, "tensors": 0}).Reload()
+    for stage, images in (("val", 180), ("test", 360)):
+        (event,) = events.Tensors(f"pr_{stage}/all")
+        true, false, right, missed, *_ = make_ndarray(event.tensor_proto)
+        assert true[0] + missed[0] == images
+        assert true[0] + false[0] + right[0] + missed[0] == 10 * images
+        assert len(events.Images(f"confusion_{stage}/counts")) == len(events.Images(f"mistakes/{stage}")) == 1
+    assert events.Scalars("hp/test/accuracy")[-1].value == pytest.approx(summary["test/accuracy"])
+    page = (run / "report.html").read_text()
+    counted = [
+        int(number) for number in re.findall(r'<td(?: class="strong")? style="[^"]*" title="[^"]*">(\d+)', page)
+    ]
+    assert sum(counted) == 360

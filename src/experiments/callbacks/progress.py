@@ -1,8 +1,12 @@
 """Progress: a bar on a terminal, one line an epoch everywhere."""
 
 import logging
+import math
+import multiprocessing
+import os
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -12,16 +16,29 @@ log = logging.getLogger(__name__)
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 
 
+def has_screen() -> bool:
+    """Whether somebody watches: a terminal that is this process's own, and neither CI's nor a sweep worker's."""
+    return sys.stderr.isatty() and not os.environ.get("CI") and multiprocessing.parent_process() is None
+
+
 class Progress(TQDMProgressBar):
     """Lightning's bar where there is a terminal, and one line an epoch that stays.
 
-    Under redirection and in CI there is no bar, so logs hold one line an epoch and nothing else.
+    Under redirection, in CI and in a sweep's workers there is no bar: logs hold one line an epoch and nothing else.
     """
 
     def __init__(self, refresh_rate: int = 20) -> None:
-        super().__init__(refresh_rate=refresh_rate if sys.stderr.isatty() else 0)
+        super().__init__(refresh_rate=refresh_rate if has_screen() else 0)
         self._epoch_started = 0.0
         self._best: float | None = None
+        self._started = (0.0, 0.0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run may start in the middle of an epoch."""
+        super().on_train_start(trainer, pl_module)
+        self._started = time.perf_counter(), share_done(trainer)
+        if trainer.fit_loop.is_resuming:
+            self._epoch_started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Close the line of the epoch before: only now are all its values logged."""
@@ -30,11 +47,30 @@ class Progress(TQDMProgressBar):
             self._say(trainer, trainer.current_epoch)
         self._epoch_started = time.perf_counter()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A resumed run may start in the middle of an epoch."""
-        super().on_train_start(trainer, pl_module)
-        if trainer.fit_loop.is_resuming:
-            self._epoch_started = time.perf_counter()
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the best accuracy."""
+        super().on_validation_end(trainer, pl_module)
+        accuracy = trainer.callback_metrics.get("val/accuracy")
+        if accuracy is not None and not trainer.sanity_checking:
+            self._best = max(float(accuracy), self._best or 0.0)
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Optimizer steps, where one of Lightning's batches is several."""
+        several = getattr(self.trainer.train_dataloader, "steps_per_epoch", None)
+        return several or super().total_train_batches
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar."""
+        several = getattr(getattr(trainer, "datamodule", None), "steps_per_execution", None) or 1
+        if several == 1:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        elif self.train_progress_bar is not None and self.is_enabled:
+            done = min((batch_idx + 1) * several, int(self.total_train_batches))
+            self.train_progress_bar.update(done - self.train_progress_bar.n)
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
 
     def state_dict(self) -> dict[str, Any]:
         """The best validation accuracy so far."""
@@ -51,17 +87,40 @@ class Progress(TQDMProgressBar):
             self._say(trainer, trainer.current_epoch)
         self._epoch_started = 0.0
 
-    def get_metrics(self, *args: Any) -> dict[str, Any]:
-        """The bar's metrics, without Lightning's version number."""
-        return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What stands behind the bar: loss, accuracy, the best so far and the time that is left."""
+        shown = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        if self._best is not None:
+            shown["best"] = f"{self._best:.4f}"
+        return {**shown, **({"left": left} if (left := self.time_left(trainer)) else {})}
+
+    def time_left(self, trainer: Trainer) -> str | None:
+        """Until the last epoch's end, at the pace so far; None before there is one, and where no end is set."""
+        since, share = self._started
+        done = share_done(trainer)
+        if not share < done < 1:
+            return None
+        seconds = (time.perf_counter() - since) / (done - share) * (1 - done)
+        return str(timedelta(seconds=math.ceil(seconds)))
 
     def _say(self, trainer: Trainer, epoch: int) -> None:
         if not trainer.is_global_zero:
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         shown = [f"{name} {values[name]:.4f}" for name in EPOCH_METRICS if name in values]
-        if "val/accuracy" in values:
-            self._best = max(values["val/accuracy"], self._best or 0.0)
+        if self._best is not None:
             shown.append(f"best {self._best:.4f}")
         seconds = time.perf_counter() - self._epoch_started
-        log.info("epoch %s/%s  %s  %.1f s", epoch, trainer.max_epochs, "  ".join(shown), seconds)
+        left = self.time_left(trainer)
+        end = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+        log.info("epoch %s%s  %s  %.1f s%s", epoch, end, "  ".join(shown), seconds, f"  left {left}" if left else "")
+
+
+def share_done(trainer: Trainer) -> float:
+    """The share of the run's batches or steps, whichever ends it first, that were taken; 0 where no end is set."""
+    batches, epochs = trainer.num_training_batches, trainer.max_epochs or -1
+    taken = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+    shares = [taken / (epochs * batches)] if epochs > 0 and 0 < batches < math.inf else []
+    if trainer.max_steps > 0:
+        shares.append(trainer.global_step / trainer.max_steps)
+    return min(1.0, max(shares, default=0.0))
