@@ -1,8 +1,10 @@
 """Everything about Hydra that must not wait for torch: the run's id, and composing without a command line."""
 
+import copy
 import os
+import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+SYNONYMS = {"learning_rate": "lr", "epochs": "max_epochs", "gpus": "devices"}  # what other frameworks call it
 RUN_ID = "EXPERIMENTS_RUN_ID"
 RUN_DIR = "<run directory>"
 _OWN: dict[str, str] = {}  # the id of this process's run
@@ -125,7 +128,6 @@ def compose(*overrides: str) -> dict[str, Any]:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
 
     register_resolvers()
@@ -133,18 +135,65 @@ def compose(*overrides: str) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose("train", list(overrides), return_hydra_config=True)
-    except HydraException as error:
-        raise UserError(str(error)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{error}{hint(error, overrides)}") from error
+    return job_values(config)
+
+
+def job_values(config: DictConfig) -> dict[str, Any]:
+    """What a job of a composed config, ``hydra`` included, would be given: plain values, resolved.
+
+    Raises:
+        UserError: if a value is missing that has no default, or cannot be resolved.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    config = copy.deepcopy(config)
     job, before = HydraConfig.instance(), HydraConfig.instance().cfg
     try:
         job.set_config(config)  # what ${hydra:...} reads
         with read_write(config.hydra), open_dict(config):
-            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+            sweeps = str(config.hydra.mode) == "RunMode.MULTIRUN"
+            folder = [config.hydra.sweep.dir, config.hydra.sweep.subdir] if sweeps else [config.hydra.run.dir]
+            config.hydra.runtime.output_dir = str(Path(*map(str, folder)).absolute())
             job.set_config(config)
             del config["hydra"]
         return plain(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
     finally:
         job.cfg = before
+
+
+def hint(error: Exception, overrides: Sequence[str]) -> str:
+    """What may be meant by an override that Hydra refuses: the nearest key or choice there is; or nothing."""
+    message = str(error)
+    if choice := re.search(r"Could not find '([\w/]+)/([^'/]+)'", message):
+        group, wrong = choice.groups()
+        return "\n" + did_you_mean(wrong, [path.stem for path in (CONF / group).glob("*.yaml")]).strip()
+    if re.search("missing EQUAL|NoViableAlt|no viable alternative|mismatched input|extraneous input", message):
+        return (
+            "\nAn override is key=value in one piece: no space around =, quotes around a value with commas or spaces"
+        )
+    if not (key := re.search(r"Could not (?:override|append to|delete)[^']*'([^']+)'", message)):
+        return ""
+    wrong = key[1].replace("/", ".")
+    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    chosen = [one for one in overrides if (name := one.partition("=")[0]) in groups and name != wrong]
+    try:
+        known = list(_keys(compose(*chosen)))
+    except UserError:  # what is chosen does not compose by itself
+        return ""
+    last = wrong.rpartition(".")[2]
+    same = [name for name in known if name.rpartition(".")[2] == last]
+    return "\n" + (f"Did you mean {' or '.join(same[:3])}?" if same else did_you_mean(wrong, known).strip())
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -168,5 +217,5 @@ def did_you_mean(wrong: str, known: Sequence[str]) -> str:
     """``wrong``'s nearest neighbours as a question, or nothing."""
     from difflib import get_close_matches
 
-    near = get_close_matches(wrong, known, n=3)
+    near = [SYNONYMS[wrong]] if SYNONYMS.get(wrong) in known else get_close_matches(wrong, known, n=3)
     return f" Did you mean {' or '.join(near)}?" if near else ""

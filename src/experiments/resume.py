@@ -37,7 +37,7 @@ MAY_CHANGE = (
     "trainer.num_nodes",
     "trainer.profiler",
 )
-_OWN_KEYS = ("resume", "trust", "run_dir", "init_from")
+_OWN_KEYS = ("resume", "trust", "run_dir", "init_from", "check")
 _FOLDERS = ("dirpath", "save_dir", "default_root_dir", "run_dir")
 
 

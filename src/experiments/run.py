@@ -16,7 +16,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from experiments import loggers, resume, runs
+from experiments import check, loggers, resume, runs, signatures
 from experiments.build import Experiment, build
 from experiments.callbacks import Stopwatch
 from experiments.errors import Stopped, UserError
@@ -58,7 +58,12 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         UserError: if the config cannot be run; the message says what to change.
         Stopped: if a signal ended the run; it can be resumed.
     """
+    check.require(check.mistakes(config, overrides))
     prepare_process()
+    if config["check"]:
+        from experiments.rehearsal import rehearse
+
+        return rehearse(config, overrides)
     run_dir = Path(config["run_dir"])
     with runs.occupied(run_dir):
         going_on = None
@@ -75,6 +80,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
             _on_rank_zero(runs.start, run_dir, config, overrides)
         seed_everything(config["seed"], workers=True, verbose=False)
         try:
+            check.require(signatures.mistakes(config, overrides))
             experiment = build(config, going_on.moved_from if going_on else None)
             summary = fit_and_test(experiment, config, going_on.checkpoint if going_on else None)
         except Stopped as stopped:
@@ -88,7 +94,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
             _on_rank_zero(runs.finish, run_dir, failed)
             if isinstance(error, UserError):
                 raise error from None
-            (run_dir / "error.txt").write_text(traceback.format_exc())
+            _on_rank_zero(runs.record_fault, run_dir, traceback.format_exc())
             raise
         _on_rank_zero(runs.finish, run_dir, summary)
     _on_rank_zero(_say_result, summary, run_dir)

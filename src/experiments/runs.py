@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 from experiments.checkpoints import write_atomically
 from experiments.composition import CONF, lock
 from experiments.errors import UserError
+from experiments.secrecy import redacted
 
 PACKAGES = (
     "torch",
@@ -77,7 +78,7 @@ def start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str]) ->
     (run_dir / "summary.json").unlink(missing_ok=True)
     git, diff = git_state(CONF.parent)
     environment = {
-        "command": [sys.executable, *sys.argv],
+        "command": [sys.executable, *map(redacted, sys.argv)],
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -89,7 +90,12 @@ def start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str]) ->
     _write(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
     _write(run_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
     if diff:
-        _write(run_dir / "git.diff", diff)
+        _write(run_dir / "git.diff", redacted(diff))
+
+
+def record_fault(run_dir: Path, report: str) -> None:
+    """Keep the traceback of a fault of the program in ``error.txt``."""
+    _write(run_dir / "error.txt", redacted(report))
 
 
 def finish(run_dir: Path, summary: Mapping[str, Any]) -> None:
