@@ -129,7 +129,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.min_*": COUNT,
     "trainer.limit_*_batches": PART,
     "trainer.val_check_interval": (
-        lambda value: type(value) not in (int, float) or _part_of_an_epoch(value) and value > 0,
+        lambda value: type(value) not in (int, float) or (_part_of_an_epoch(value) and value > 0),
         "a fraction of an epoch up to 1.0, or a whole number of batches",
     ),
     "trainer.check_val_every_n_epoch": COUNT,
@@ -330,9 +330,7 @@ def _values(config: Config) -> Iterator[tuple[str, Any, str]]:
                 f"leaves the run without its {group}: choose one, such as {group}={_choices(group)[0]}",
             )
         elif value is None and group in ("callbacks", "metrics"):
-            advice = {
-                "callbacks": "callbacks=minimal keeps the checkpoints and the progress; a callback that is null is off"
-            }
+            advice = {"callbacks": "callbacks=minimal keeps checkpoints and progress; a callback that is null is off"}
             yield group, value, f"must be a mapping: {advice.get(group, 'metrics=[] adds none')}"
         elif value is not None and not isinstance(value, Mapping):
             yield group, value, f"must be one of {', '.join(_choices(group))}"
@@ -463,7 +461,7 @@ def _combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
             yield (
                 f"callbacks.{key}",
                 "",
-                "needs a logger, and there is none: callbacks.learning_rate=null turns it off (logger=none does both)",
+                "needs a logger, and there is none: add callbacks.learning_rate=null, or use logger=none for both",
             )
     if get("model._target_") == "experiments.classifier.Classifier":
         yield from _monitored(config, callbacks)
@@ -505,8 +503,8 @@ def _secrets(config: Config) -> Iterator[str]:
                 yield from below(part, f"{name}.{key}" if name else str(key))
         elif secrecy.holds_secret(name, value, known):
             yield (
-                f"{name} holds a secret, and a run writes its config down: leave it out and put it into the environment, "
-                "where the library looks for it (WANDB_API_KEY, MLFLOW_TRACKING_USERNAME and _PASSWORD)"
+                f"{name} holds a secret, and a run writes its config down: leave it out and put it into the "
+                "environment, where the library looks for it (WANDB_API_KEY, MLFLOW_TRACKING_USERNAME and _PASSWORD)"
             )
 
     yield from below(config, "")

@@ -83,5 +83,5 @@ def without_remarks(arguments: Sequence[str]) -> Iterator[None]:
     Failed.jobs.clear()
     with ExitStack() as stack:
         if MULTIRUN & set(arguments):
-            stack.enter_context(redirect_stderr(_Stream(sys.stderr)))  # type: ignore[type-var]
+            stack.enter_context(redirect_stderr(_Stream(sys.stderr)))
         yield

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -17,6 +18,7 @@ from experiments.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SYNONYMS = {"learning_rate": "lr", "epochs": "max_epochs", "gpus": "devices"}  # what other frameworks call it
+MOST_BYTES = 4 * 2**20
 RUN_ID = "EXPERIMENTS_RUN_ID"
 RUN_DIR = "<run directory>"
 _OWN: dict[str, str] = {}  # the id of this process's run
@@ -75,6 +77,38 @@ def missing_run(arguments: Sequence[str]) -> str | None:
     return None
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values alone; no aliases, which make a few lines stand for billions."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias, which no run writes")
+        return super().compose_node(parent, index)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config that a run has stored: plain values, not to be built before ``trust.check_config`` has seen them.
+
+    Raises:
+        UserError: if the file is missing, damaged or larger than any config is.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path} cannot be read: it is larger than {MOST_BYTES:,} bytes, which no config is")
+        config = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.parent} is no run directory: it has no config.yaml. Name one, such as runs/<name>/<id>"
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or a number beyond all bounds
+        raise UserError(f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    except RecursionError:
+        raise UserError(f"{path} cannot be read: it is nested too deep") from None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise UserError(f"{path} holds no config")
+    return config
+
+
 def newest_unfinished(name: str, config: DictConfig) -> Path | None:
     """The newest run of this name and config that has no summary yet and that no process works on."""
     composed = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -84,8 +118,10 @@ def newest_unfinished(name: str, config: DictConfig) -> Path | None:
     for path in sorted(Path("runs", name).glob("*/config.yaml"), reverse=True):
         if (path.parent / "summary.json").exists() or is_locked(path.parent):
             continue
-        stored = OmegaConf.to_container(OmegaConf.load(path))
-        assert isinstance(stored, dict)
+        try:
+            stored = read_config(path)
+        except UserError:  # damaged: nothing to go on with
+            continue
         theirs = relocated(stored, str(stored.get("run_dir")), RUN_DIR)
         if {**theirs, "resume": None} == {**ours, "resume": None}:
             return path.parent

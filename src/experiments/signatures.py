@@ -68,7 +68,7 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise NotFound(
-                f"cannot be imported: there is no module {error.name} (searched: installed packages and {os.getcwd()})"
+                f"cannot be imported: there is no module {error.name}, neither installed nor in {os.getcwd()}"
             ) from error
         cause: BaseException = error
     except (Exception, SystemExit) as error:
@@ -88,7 +88,9 @@ def taken(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dic
     parameters: dict[str, inspect.Parameter] = {}
     annotations: dict[str, Any] = {}
     makers = (
-        [cls.__init__ for cls in target.__mro__ if "__init__" in vars(cls)] if inspect.isclass(target) else [target]
+        [vars(cls)["__init__"] for cls in target.__mro__ if "__init__" in vars(cls)]
+        if inspect.isclass(target)
+        else [target]
     )
     for number, maker in enumerate(makers):
         if maker is object.__init__:
@@ -120,8 +122,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if (
         annotation is Any
         or isinstance(annotation, (str, typing.TypeVar))
-        or isinstance(value, Mapping)
-        and "_target_" in value
+        or (isinstance(value, Mapping) and "_target_" in value)
     ):
         return True
     if origin in (Union, types.UnionType):
@@ -283,8 +284,8 @@ def _counts(config: Config, data: Any) -> Iterator[Fault]:
             "data.batch_size",
             batch,
             (
-                f"leaves one image for the last batch of {left:,}, which batch normalisation cannot take: choose another, "
-                "or model.net.norm=layer"
+                f"leaves one image for the last batch of {left:,}, which batch normalisation cannot take: choose "
+                "another, or model.net.norm=layer"
             ),
         )
 
