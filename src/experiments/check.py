@@ -321,8 +321,16 @@ def _values(config: Config) -> Iterator[tuple[str, Any, str]]:
             yield key, value, f"is a key that nothing reads.{did_you_mean(key, keys)}"
         elif key in known and (kind := _of_other_kind(key, value, known[key])):
             yield key, value, f"must be {kind}"
+    for key in keys:
+        if key not in config and key != "augment":
+            yield key, "", "is missing: every run has one, so nothing may take it away (~)"
+    for key in ("accelerator", "max_epochs"):
+        if isinstance(config.get("trainer"), Mapping) and key not in config["trainer"]:
+            yield f"trainer.{key}", "", "is missing: every run has one, so nothing may take it away (~)"
     for group in (*GROUPS, "augment"):
         value = config.get(group)
+        if group not in config:
+            continue
         if value is None and group in MUST_BE_THERE:
             yield (
                 group,

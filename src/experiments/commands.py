@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from hydra.errors import CompactHydraException
 
-from experiments.composition import CONF, missing_run
+from experiments.composition import CONF, missing_run, wrong_choice
 
 _REMARKS = ("Error executing job with overrides:", "Set the environment variable HYDRA_FULL_ERROR=1")
 MULTIRUN = {"-m", "--multirun"}
@@ -46,7 +46,7 @@ def refused(arguments: Sequence[str]) -> str | None:
             return f"{argument}: options take no dashes here: {argument.lstrip('-')}" + (
                 "" if "=" in argument else "=..."
             )
-    return missing_run(arguments)
+    return wrong_choice(arguments) or missing_run(arguments)
 
 
 _KEYS = ("seed", "name", "resume", "init_from", "check", "test", "trust", "compile", "deterministic", "data_root")

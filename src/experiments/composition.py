@@ -109,6 +109,16 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def wrong_choice(arguments: Sequence[str]) -> str | None:
+    """What is wrong with ``<group>=`` and no choice's name, at which Hydra stumbles."""
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        choices = sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
+        if choices and re.fullmatch(r"(?i)|null|true|false|nan|[-+]?(inf|[\d._]+(e[-+]?\d+)?)", value.strip()):
+            return f"{argument}: {group} is chosen by a name: {', '.join(choices)}"
+    return None
+
+
 def newest_unfinished(name: str, config: DictConfig) -> Path | None:
     """The newest run of this name and config that has no summary yet and that no process works on."""
     composed = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -168,6 +178,8 @@ def compose(*overrides: str) -> dict[str, Any]:
 
     register_resolvers()
     _OWN.clear()  # every composed config is another run's
+    if mistake := wrong_choice(overrides):
+        raise UserError(mistake)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose("train", list(overrides), return_hydra_config=True)

@@ -110,6 +110,13 @@ def explained(error: Exception, config: Mapping[str, Any]) -> Exception:
             f"{config['data'].get('batch_size')}; trainer.accumulate_grad_batches keeps the effective size) or the "
             "network's width, or use trainer.precision=bf16-mixed."
         )
+    if isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error):
+        return UserError(
+            f"batch normalisation cannot take a batch of one image: choose another data.batch_size (now "
+            f"{config['data'].get('batch_size')}; the last batch is what is left over), or model.net.norm=layer"
+        )
+    if isinstance(error, ValueError) and "val_check_interval" in str(error):  # seen when the data have been read
+        return UserError(f"trainer.{str(error).splitlines()[0].strip('`')}".replace("`", ""))
     if isinstance(error, MisconfigurationException):  # Lightning's own word for a config that cannot be
         return UserError(str(error))
     return error
