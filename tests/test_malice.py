@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import experiments
+import experiments.nets
 from experiments import checkpoints, composition, resume, runs, secrecy
 from experiments.data import ImageFolder
 from experiments.errors import UserError
@@ -100,7 +100,7 @@ def opcodes(text):
 TOUCH = "touch harmed"
 PICKLES = {
     "os.system": Calls(os.system, TOUCH),
-    "posix by name": Calls(getattr, os, "system"),
+    "posix by name": Calls(getattr, Path, "touch"),
     "subprocess": Calls(subprocess.run, ["touch", "harmed"]),
     "Popen": Calls(subprocess.Popen, ["touch", "harmed"]),
     "eval": Calls(eval, "open('harmed', 'w')"),
@@ -112,7 +112,7 @@ PICKLES = {
     "runpy": Calls(runpy.run_path, "harm.py"),
     "getattr": Calls(getattr, Path("harmed"), "touch"),
     "methodcaller": Calls(operator.methodcaller("touch"), Path("harmed")),
-    "attrgetter": Calls(operator.attrgetter("system"), os),
+    "attrgetter": Calls(operator.attrgetter("touch"), Path("harmed")),
     "partial": Calls(functools.partial(Path.touch, Path("harmed"))),
     "reduce": Calls(functools.reduce, max, [1]),
     "torch.load": Calls(torch.load, "other.pth"),
@@ -211,7 +211,8 @@ def another_archive(path):
 
 
 ARCHIVES = {
-    "bomb": (bomb, "compressed"), "overlap": (overlapping, "overlap|same name|damaged"), "twice": (twice, "same name"),
+    "bomb": (bomb, "compressed"), "overlap": (overlapping, "overlap|same name|damaged"),
+    "twice": (twice, "same name"),
     "climbing": (climbing, "climbing"), "torchscript": (torchscript, "TorchScript|compressed"),
     "another": (another_archive, "another"),
 }  # fmt: skip
@@ -287,7 +288,7 @@ CLAIMS = {
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_checkpoint_that_claims_what_cannot_be_is_refused(name):
     torch.save(CLAIMS[name](), "claims.ckpt")
-    with pytest.raises(UserError, match=r"claims\.ckpt|MLP cannot be built"):
+    with pytest.raises(UserError, match=r"claims\.ckpt"):
         experiments.load("claims.ckpt")
 
 
@@ -312,7 +313,8 @@ TARGETS = [
     "lightning.pytorch.cli.LightningCLI", "lightning.pytorch.demos.mnist_datamodule.MNISTDataModule",
     "lightning.pytorch.demos.boring_classes.BoringModel", "lightning.pytorch.trainer.trainer.os.system",
     "torchmetrics.text.BERTScore", "torchmetrics.text.bert.BERTScore", "torchmetrics.multimodal.CLIPScore",
-    "torchmetrics.image.FrechetInceptionDistance", "torchmetrics.Metric.load_state_dict", "", " ", "a b", "${oc.env:HOME}",
+    "torchmetrics.image.FrechetInceptionDistance", "torchmetrics.Metric.load_state_dict", "", " ", "a b",
+    "${oc.env:HOME}",
 ]  # fmt: skip
 
 
@@ -455,7 +457,8 @@ def test_a_summary_of_tricks_is_refused(content):
     [
         ("data", None), ("data", []), ("model", {"net": {}}), ("loss", 3), ("optimizer", {}),
         ("metrics", {"auroc": {"_target_": "torchmetrics.classification.MulticlassAUROC", "thresholds": 10**15}}),
-        ("metrics", {"x": {"_target_": "torchmetrics.classification.MulticlassConfusionMatrix", "num_classes": 10**9}}),
+        ("metrics", {"x": {"_target_": "torchmetrics.classification.MulticlassConfusionMatrix",
+                           "num_classes": 10**8}}),
         ("model", {"_target_": "experiments.classifier.Classifier",
                    "net": {"_target_": "experiments.nets.MLP", "hidden_features": [10**7, 10**7]}}),
         ("data", {"_target_": "experiments.data.ImageFolder", "root": "x", "cache": "/tmp/elsewhere"}),
@@ -468,7 +471,7 @@ def test_evaluate_refuses_a_run_directory_of_tricks(key, value):
     (run / "summary.json").write_text('{"best_checkpoint": "best.ckpt"}')
     config = experiments.compose(f"run_dir={run}", "model.net.hidden_features=[4]")
     (run / "config.yaml").write_text(json.dumps({**config, key: value}))
-    with pytest.raises(UserError, match=r"run"):
+    with pytest.raises(UserError, match=r"run|cannot be built: .*allocate"):
         evaluate(run, accelerator="cpu")
 
 
@@ -605,8 +608,8 @@ def tokens(monkeypatch):
 
 
 SECRET = [
-    "+logger.tensorboard.api_key=abc", "+model.net.token=abc", "name=hf_aaaaaaaaaaaaaaaaaaaaaaaa", "name=abcdef0123456789",
-    "name=run-correct-horse", "name=${oc.env:MY_PASSWORD}", "+data.url='https://me:word@example.org'",
+    "+logger.tensorboard.api_key=abc", "+model.net.token=abc", "name=hf_aaaaaaaaaaaaaaaaaaaaaaaa",
+    "name=abcdef0123456789", "name=run-correct-horse", "name=${oc.env:MY_PASSWORD}", "+data.url='https://me:word@example.org'",
     "+logger.x._target_=a.B +logger.x.auth_token=abc", "name=ghp_aaaaaaaaaaaaaaaaaaaaaaaa",
 ]  # fmt: skip
 
@@ -623,7 +626,8 @@ def test_a_secret_in_a_config_is_refused_before_anything_is_written_and_never_re
 
 
 def test_what_a_run_records_holds_no_secret(tmp_path, monkeypatch, tokens):
-    changed = f"+WANDB = '{tokens[0]}'\n+password = 'something-else'\n+url = https://me:word@example.org\n+api_key: x1y2z3\n"
+    changed = f"+WANDB = '{tokens[0]}'\n+password = 'something-else'\n+api_key: x1y2z3\n"
+    changed += "+url = https://me:word@example.org\n"
     monkeypatch.setattr(runs, "git_state", lambda folder: ({"commit": "0", "changed": []}, changed))
     monkeypatch.setattr(sys, "argv", ["train.py", f"+x={tokens[1]}", "--token=abcdefgh", "seed=3"])
     runs.start(tmp_path / "run", experiments.compose(), [])

@@ -45,7 +45,7 @@ VALUES = [
     ("data.val_size=0", 2, "data.val_size=0 must be"),
     ("data.fold=1", 2, "data.num_folds=null must be given"),
     ("data.num_folds=5 data.fold=5", 2, "data.fold=5 must be from 0 to 4"),
-    ("data.num_folds=1 data.fold=0", 2, "data.num_folds=1 must be a whole number of at least 2"),
+    ("data.fold=0 data.num_folds=1", 2, "data.num_folds=1 must be a whole number of at least 2"),
     ("data.balanced=3", 2, "true or false"),
     ("trainer.max_epochs=abc", 2, "trainer.max_epochs=abc must be"),
     ("trainer.max_epochs=0", 2, "at least 1"),
@@ -242,7 +242,7 @@ def test_what_is_right_is_no_mistake(tmp_path):
         "trainer.devices=auto", "trainer.devices=[0]", "trainer.precision=16-mixed", "trainer.precision=32",
         "trainer.max_time={hours:1}", "trainer.max_epochs=null", "trainer.limit_train_batches=3",
         "trainer.limit_train_batches=0.5", "trainer.val_check_interval=10", "data.limit=0.1", "data.limit=64",
-        "data.val_size=0.2", "scheduler=null", "optimizer.lr=1", "callbacks.progress=null", "+optimizer.amsgrad=true",
+        "data.val_size=0.2",  "optimizer.lr=1", "callbacks.progress=null", "+optimizer.amsgrad=true",
         "+trainer.fast_dev_run=true", "logger.tensorboard.version=3", "name=paper/baseline", "seed=0",
         "model.net.num_classes=12", "trainer.strategy=ddp", "callbacks.rolling_checkpoint.every_minutes=0.5",
     ):  # fmt: skip

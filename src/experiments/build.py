@@ -224,6 +224,8 @@ def require_no_more_than(
         with torch.device("meta"):
             built = make(net)
         differing = checkpoints.misfits(built, weights)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
     except (RuntimeError, OverflowError, MemoryError) as error:
         if str(net["_target_"]).startswith(tuple(f"{package}." for package in trust)):
             return

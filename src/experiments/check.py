@@ -385,6 +385,12 @@ def _at(config: Any, name: str) -> Any:
     return config
 
 
+def section(config: Any, name: str) -> Mapping[str, Any]:
+    """The part of a config under a key; empty where there is none."""
+    part = _at(config, name)
+    return part if isinstance(part, Mapping) else {}
+
+
 def _number_at(config: Any, name: str) -> float | None:
     value = _at(config, name)
     return value if type(value) in (int, float) else None
@@ -453,7 +459,7 @@ def _combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
         )
     mixing = [
         key
-        for key, part in (get("augment") or {}).items()
+        for key, part in section(config, "augment").items()
         if str(_at(part, "_target_")).endswith(("Mixup", "Cutmix"))
     ]
     if mixing and get("loss._target_") in ("torch.nn.MultiMarginLoss", "torch.nn.NLLLoss"):
@@ -462,8 +468,8 @@ def _combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
             get("loss._target_"),
             (f"takes whole classes as labels, and augment={mixing[0]} blends them: use loss=cross_entropy or focal"),
         )
-    callbacks = {key: part for key, part in (get("callbacks") or {}).items() if isinstance(part, Mapping)}
-    loggers = [part for part in (get("logger") or {}).values() if part]
+    callbacks = {key: part for key, part in section(config, "callbacks").items() if isinstance(part, Mapping)}
+    loggers = [part for part in section(config, "logger").values() if part]
     for key, part in callbacks.items():
         if str(part.get("_target_")).endswith(".LearningRateMonitor") and not loggers:
             yield (
@@ -480,7 +486,7 @@ def _monitored(config: Config, callbacks: Mapping[str, Any]) -> Iterator[tuple[s
     no_validation = _number_at(config, "trainer.limit_val_batches") == 0
     every, epochs = (_number_at(config, f"trainer.{key}") for key in ("check_val_every_n_epoch", "max_epochs"))
     never = every is not None and epochs is not None and 0 < epochs < every
-    measured = ["loss", "accuracy", *(name for name, part in (config.get("metrics") or {}).items() if part)]
+    measured = ["loss", "accuracy", *(name for name, part in section(config, "metrics").items() if part)]
     logged = ["train/loss", "train/accuracy", *(f"val/{name}" for name in measured)]
     for key, part in callbacks.items():
         name, monitor, mode = f"callbacks.{key}.monitor", part.get("monitor"), part.get("mode")

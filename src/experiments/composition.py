@@ -112,7 +112,9 @@ def read_config(path: Path) -> dict[str, Any]:
 def wrong_choice(arguments: Sequence[str]) -> str | None:
     """What is wrong with ``<group>=`` and no choice's name, at which Hydra stumbles."""
     for argument in arguments:
-        group, _, value = argument.partition("=")
+        group, _, value = argument.lstrip("+~").partition("=")
+        if "=" not in argument:
+            continue
         choices = sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
         if choices and re.fullmatch(r"(?i)|null|true|false|nan|[-+]?(inf|[\d._]+(e[-+]?\d+)?)", value.strip()):
             return f"{argument}: {group} is chosen by a name: {', '.join(choices)}"
@@ -174,7 +176,6 @@ def compose(*overrides: str) -> dict[str, Any]:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.errors import HydraException
 
     register_resolvers()
     _OWN.clear()  # every composed config is another run's
@@ -183,8 +184,8 @@ def compose(*overrides: str) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose("train", list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{error}{hint(error, overrides)}") from error
+    except Exception as error:  # over an override that it did not foresee, Hydra stumbles anywhere
+        raise UserError(f"{error or type(error).__name__}{hint(error, overrides)}") from error
     return job_values(config)
 
 

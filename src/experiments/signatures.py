@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from torch import Tensor
 
-from experiments.check import said, shown, targets
+from experiments.check import said, section, shown, targets
 from experiments.composition import did_you_mean
 
 Config = Mapping[str, Any]
@@ -241,7 +241,7 @@ def _fit_together(config: Config) -> Iterator[Fault]:
                     f"does not fit {choice}, which has {shown(truth)}: null takes it from the data",
                 )
     yield from _counts(config, data)
-    scheduler, trainer = _class(config, "scheduler"), config.get("trainer") or {}
+    scheduler, trainer = _class(config, "scheduler"), section(config, "trainer")
     endless = trainer.get("max_epochs") == -1 and trainer.get("max_steps") in (-1, None)
     if scheduler is not None and endless and "total_steps" in taken(scheduler)[0]:
         yield (
@@ -270,7 +270,7 @@ def _counts(config: Config, data: Any) -> Iterator[Fault]:
         yield "data.limit", limit, f"exceeds the {left:,} images there are to train on"
     if isinstance(batch, int) and left > 0 and batch > left:
         yield "data.batch_size", batch, f"exceeds the {left:,} images there are to train on"
-    every, trainer = (config.get("trainer") or {}).get("val_check_interval"), config.get("trainer") or {}
+    every, trainer = section(config, "trainer").get("val_check_interval"), section(config, "trainer")
     if isinstance(batch, int) and batch > 0 and isinstance(every, int) and limit is None and left > 0:
         batches = math.ceil(left / batch)
         if every > batches and trainer.get("check_val_every_n_epoch") is not None:
@@ -291,7 +291,7 @@ def _counts(config: Config, data: Any) -> Iterator[Fault]:
 
 
 def _flat_batch_norm(config: Config) -> bool:
-    net = config["model"].get("net") or {}
+    net = section(config, "model.net")
     return net.get("norm") == "batch" and net.get("_target_") == "experiments.nets.MLP"
 
 
