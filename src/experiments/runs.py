@@ -115,7 +115,7 @@ def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
     try:
         commit = git("rev-parse", "HEAD").strip()
         status = git("status", "--porcelain")
-        diff = git("diff", "HEAD") if status else ""
+        diff = git("diff", "--no-ext-diff", "--no-textconv", "HEAD") if status else ""
     except (OSError, subprocess.SubprocessError):
         return None, ""
     return {"commit": commit, "changed": status.splitlines()}, diff
