@@ -46,7 +46,7 @@ FOLDERS = (
     "root_dir",
     "weights_save_path",
 )
-MOST_VALUES = 100_000
+MOST_VALUES = 10_000
 MOST_DEPTH = 50
 KINDS = (nn.Module, Optimizer, LRScheduler, Metric, LightningModule, LightningDataModule, Trainer, Callback, Logger)
 _HYDRA_KEYS = {"_target_", "_partial_"}
