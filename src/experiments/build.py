@@ -19,7 +19,9 @@ from hydra.utils import instantiate
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from experiments import checkpoints
 from experiments.data import ImageDataModule
@@ -31,6 +33,9 @@ Config = Mapping[str, Any]
 REFUSALS = (
     InstantiationException,
     MisconfigurationException,
+    OmegaConfBaseException,
+    OverflowError,
+    RecursionError,
     TypeError,
     ValueError,
     ImportError,
@@ -216,6 +221,39 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
     return Experiment(data, classifier, trainer)
 
 
+def require_no_more_than(
+    net: Config, weights: dict[str, torch.Tensor], source: str, trust: Sequence[str] = ()
+) -> None:
+    """Raise UserError unless a network that a file describes has the very weights that the file holds.
+
+    It is built without memory, and no further than there are weights for: a number in a file could ask for any amount
+    of either. A trusted package's network that cannot be built so is left alone.
+    """
+    registered = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal registered
+        registered += 1
+        if registered > 2 * len(weights) + 100:
+            raise UserError(f"{source} describes a network with more layers than it holds weights")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            built = make(net)
+        differing = checkpoints.misfits(built, weights)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        if str(net["_target_"]).startswith(tuple(f"{package}." for package in trust)):
+            return
+        raise UserError(f"{source} describes a network that cannot be built: {str(error).splitlines()[0]}") from error
+    finally:
+        hook.remove()
+    if differing:
+        checkpoints.refuse_misfits(built, differing, source)
+
+
 def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     """Rebuild the network from a checkpoint alone: plain, on the CPU, in evaluation mode.
 
@@ -232,8 +270,10 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     checkpoint = checkpoints.read(path)
     card = checkpoints.card(checkpoint, path)
     check_config(card["net"], str(path), trust)
+    weights = checkpoints.net_weights(checkpoint)
+    require_no_more_than(card["net"], weights, str(path), trust)
     net: nn.Module = make(card["net"])
-    checkpoints.load_state(net, checkpoints.net_weights(checkpoint), str(path))
+    checkpoints.load_state(net, weights, str(path))
     net.card = card  # type: ignore[assignment]  # torch types a module's attributes as tensors and modules
     return net.eval()
 

@@ -1,14 +1,16 @@
 """Everything about Hydra that must not wait for torch: the run's id, and composing without a command line."""
 
+import copy
 import os
 import re
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+SYNONYMS = {"learning_rate": "lr", "epochs": "max_epochs", "gpus": "devices"}  # what other frameworks call it
+MOST_BYTES = 4 * 2**20
 RUN_ID = "EXPERIMENTS_RUN_ID"
 RUN_DIR = "<run directory>"
 _OWN: dict[str, str] = {}  # the id of this process's run
@@ -74,6 +78,50 @@ def missing_run(arguments: Sequence[str]) -> str | None:
     return None
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values alone; no aliases, which make a few lines stand for billions."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias, which no run writes")
+        return super().compose_node(parent, index)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config that a run has stored: plain values, not to be built before ``trust.check_config`` has seen them.
+
+    Raises:
+        UserError: if the file is missing, damaged or larger than any config is.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path} cannot be read: it is larger than {MOST_BYTES:,} bytes, which no config is")
+        config = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.parent} is no run directory: it has no config.yaml. Name one, such as runs/<name>/<id>"
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or a number beyond all bounds
+        raise UserError(f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    except RecursionError:
+        raise UserError(f"{path} cannot be read: it is nested too deep") from None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise UserError(f"{path} holds no config")
+    return config
+
+
+def wrong_choice(arguments: Sequence[str]) -> str | None:
+    """What is wrong with ``<group>=`` and no choice's name, at which Hydra stumbles."""
+    for argument in arguments:
+        group, _, value = argument.lstrip("+~").partition("=")
+        if "=" not in argument:
+            continue
+        choices = sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
+        if choices and re.fullmatch(r"(?i)|null|true|false|nan|[-+]?(inf|[\d._]+(e[-+]?\d+)?)", value.strip()):
+            return f"{argument}: {group} is chosen by a name: {', '.join(choices)}"
+    return None
+
+
 def newest_unfinished(name: str, config: DictConfig) -> Path | None:
     """The newest run of this name and config that has no summary yet and that no process works on."""
     composed = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -83,8 +131,10 @@ def newest_unfinished(name: str, config: DictConfig) -> Path | None:
     for path in sorted(Path("runs", name).glob("*/config.yaml"), reverse=True):
         if (path.parent / "summary.json").exists() or is_locked(path.parent):
             continue
-        stored = OmegaConf.to_container(OmegaConf.load(path))
-        assert isinstance(stored, dict)
+        try:
+            stored = read_config(path)
+        except UserError:  # damaged: nothing to go on with
+            continue
         theirs = relocated(stored, str(stored.get("run_dir")), RUN_DIR)
         if {**theirs, "resume": None} == {**ours, "resume": None}:
             return path.parent
@@ -140,26 +190,73 @@ def compose(*overrides: str) -> dict[str, Any]:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
 
     register_resolvers()
     _OWN.clear()  # every composed config is another run's
+    if mistake := wrong_choice(overrides):
+        raise UserError(mistake)
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose("train", list(overrides), return_hydra_config=True)
-    except HydraException as error:
-        raise UserError(str(error)) from error
+    except Exception as error:  # over an override that it did not foresee, Hydra stumbles anywhere
+        raise UserError(f"{error or type(error).__name__}{hint(error, overrides)}") from error
+    return job_values(config)
+
+
+def job_values(config: DictConfig) -> dict[str, Any]:
+    """What a job of a composed config, ``hydra`` included, would be given: plain values, resolved.
+
+    Raises:
+        UserError: if a value is missing that has no default, or cannot be resolved.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    config = copy.deepcopy(config)
     job, before = HydraConfig.instance(), HydraConfig.instance().cfg
     try:
         job.set_config(config)  # what ${hydra:...} reads
         with read_write(config.hydra), open_dict(config):
-            config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
+            sweeps = str(config.hydra.mode) == "RunMode.MULTIRUN"
+            folder = [config.hydra.sweep.dir, config.hydra.sweep.subdir] if sweeps else [config.hydra.run.dir]
+            config.hydra.runtime.output_dir = str(Path(*map(str, folder)).absolute())
             job.set_config(config)
             del config["hydra"]
         return plain(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
     finally:
         job.cfg = before
+
+
+def hint(error: Exception, overrides: Sequence[str]) -> str:
+    """What may be meant by an override that Hydra refuses: the nearest key or choice there is; or nothing."""
+    message = str(error)
+    if choice := re.search(r"Could not find '([\w/]+)/([^'/]+)'", message):
+        group, wrong = choice.groups()
+        return "\n" + did_you_mean(wrong, [path.stem for path in (CONF / group).glob("*.yaml")]).strip()
+    if re.search("missing EQUAL|NoViableAlt|no viable alternative|mismatched input|extraneous input", message):
+        return (
+            "\nAn override is key=value in one piece: no space around =, quotes around a value with commas or spaces"
+        )
+    if not (key := re.search(r"Could not (?:override|append to|delete)[^']*'([^']+)'", message)):
+        return ""
+    wrong = key[1].replace("/", ".")
+    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    chosen = [one for one in overrides if (name := one.partition("=")[0]) in groups and name != wrong]
+    try:
+        known = list(_keys(compose(*chosen)))
+    except UserError:  # what is chosen does not compose by itself
+        return ""
+    last = wrong.rpartition(".")[2]
+    same = [name for name in known if name.rpartition(".")[2] == last]
+    return "\n" + (f"Did you mean {' or '.join(same[:3])}?" if same else did_you_mean(wrong, known).strip())
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -183,5 +280,5 @@ def did_you_mean(wrong: str, known: Sequence[str]) -> str:
     """``wrong``'s nearest neighbours as a question, or nothing."""
     from difflib import get_close_matches
 
-    near = get_close_matches(wrong, known, n=3)
+    near = [SYNONYMS[wrong]] if SYNONYMS.get(wrong) in known else get_close_matches(wrong, known, n=3)
     return f" Did you mean {' or '.join(near)}?" if near else ""

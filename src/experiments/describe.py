@@ -63,7 +63,7 @@ def describe(config: Mapping[str, Any], input_shape: Sequence[int] | None = None
     shape = tuple(data.image_shape)
     try:
         multiply_adds, output = _forward_cost(net, torch.zeros(1, *shape))
-        activation_bytes = _kept_for_backward(net, torch.zeros(2, *shape)) // 2
+        activation_bytes = kept_for_backward(net, torch.zeros(2, *shape)) // 2
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise UserError(
             f"{type(net).__name__} refuses an input of {_sizes(shape)} (channels, then sides): {error}\n"
@@ -96,7 +96,7 @@ def _forward_cost(net: nn.Module, image: torch.Tensor) -> tuple[int, torch.Tenso
     return counter.get_total_flops() // 2, output
 
 
-def _kept_for_backward(net: nn.Module, images: torch.Tensor) -> int:
+def kept_for_backward(net: nn.Module, images: torch.Tensor) -> int:
     """Bytes that a training step on the images keeps until its backward pass, without parameters and images."""
     own = {value.untyped_storage().data_ptr() for value in [*net.parameters(), *net.buffers(), images]}
     kept: dict[int, int] = {}

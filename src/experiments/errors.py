@@ -1,7 +1,9 @@
 """Why a run may end early: a mistake that the user can mend, or a signal."""
 
+import os
 import signal
 import sys
+import traceback
 from typing import NoReturn
 
 
@@ -26,6 +28,13 @@ class Stopped(Exception):
 
 
 def stop(error: UserError) -> NoReturn:
-    """End a script over a mistake of the user's: the message alone, exit code 2."""
-    print(f"error: {error}", file=sys.stderr)
+    """End a script over a mistake of the user's: the message alone (HYDRA_FULL_ERROR=1 adds where), exit code 2."""
+    tell(error)
     raise SystemExit(2)
+
+
+def tell(error: UserError, where: str = "") -> None:
+    """Say what the mistake is, ``where`` it happened, and with HYDRA_FULL_ERROR=1 the way there."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+    print(f"error{where}: {error}", file=sys.stderr)

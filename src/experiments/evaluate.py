@@ -10,11 +10,19 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from experiments import checkpoints, runs
-from experiments.build import build_classifier, check_accelerator, constructing, facts, make
+from experiments.build import (
+    build_classifier,
+    check_accelerator,
+    constructing,
+    facts,
+    filled,
+    make,
+    require_no_more_than,
+)
 from experiments.composition import compose, did_you_mean
 from experiments.errors import UserError
 from experiments.run import prepare_process
-from experiments.trust import check_config
+from experiments.trust import check_config, keep_inside
 
 
 def evaluate(
@@ -47,11 +55,18 @@ def evaluate(
     config = runs.read_config(run)
     parts = ("data", "model", "loss", "optimizer", "scheduler", "metrics")
     check_config({part: config.get(part) for part in parts}, str(run / "config.yaml"), trust)
+    source = run / "config.yaml"
+    for part in ("data", "model", "loss", "optimizer"):
+        if not isinstance(config.get(part), dict) or "_target_" not in config[part]:
+            raise UserError(f"{source} is damaged: it names no {part}")
+    config = {"scheduler": None, **config, "metrics": config.get("metrics") or {}}
     path = Path(checkpoint) if checkpoint else runs.best_checkpoint(run)
     checkpoint_content = checkpoints.read(path)
     card = checkpoint_content.get("hyper_parameters", {}).get("card") or {}
     if data is None:
-        module = make(_with_keys(config["data"], data_keys))
+        mine = _with_keys(config["data"], data_keys)
+        keep_inside({"data": mine}, run, [argument.partition("=")[0] for argument in data_keys])
+        module = make(mine)
     else:
         card = checkpoints.card(checkpoint_content, path)
         check_config(card["net"], str(path), trust)
@@ -60,7 +75,13 @@ def evaluate(
         config["model"]["net"] = card["net"]
     if card.get("mean"):
         module.mean, module.std = card["mean"], card["std"]  # what the network was trained with
-    classifier = build_classifier(config, module)
+    if net := config["model"].get("net"):
+        weights = checkpoints.net_weights(checkpoint_content)
+        require_no_more_than(filled(net, module), weights, str(source), trust)
+    try:
+        classifier = build_classifier(config, module)
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"what {source} describes cannot be built: {str(error).splitlines()[0]}") from error
     checkpoints.load_weights(classifier, path)
     with constructing("lightning.Trainer"):
         trainer = Trainer(

@@ -15,7 +15,9 @@ from torch import Tensor
 from experiments.errors import UserError
 
 # EPS would start Ghostscript; the others are names that Pillow knows without a reader.
-_NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
+# FITS unpacks gzip before anyone has looked at its size.
+_NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "FITS"}
+MAX_PIXELS = 89_000_000  # Pillow's own limit before it speaks of decompression bombs
 
 
 @lru_cache
@@ -98,7 +100,13 @@ def _opened(image: str | Path | Image.Image | Tensor) -> Image.Image:
             raise ValueError(f"a tensor of shape {tuple(image.shape)}; images are (H, W), (1, H, W) or (3, H, W)")
         values = planes.cpu().permute(1, 2, 0).numpy()
         return Image.fromarray(np.ascontiguousarray(values[..., 0] if len(planes) == 1 else values))
-    return image.copy() if isinstance(image, Image.Image) else Image.open(image, formats=formats())
+    if isinstance(image, Image.Image):
+        return image.copy()
+    opened = Image.open(image, formats=formats())
+    if opened.width * opened.height > MAX_PIXELS:
+        opened.close()
+        raise ValueError(f"{opened.width} × {opened.height} pixels are more than {MAX_PIXELS:,}")
+    return opened
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

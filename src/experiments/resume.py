@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import checkpoints, runs
+from experiments import check, checkpoints, runs
 from experiments.composition import CONF, relocated
 from experiments.errors import UserError
-from experiments.trust import check_config
+from experiments.trust import check_config, keep_inside
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,7 @@ MAY_CHANGE = (
     "trainer.num_nodes",
     "trainer.profiler",
 )
-_OWN_KEYS = ("resume", "trust", "run_dir", "init_from")
-_FOLDERS = ("dirpath", "save_dir", "default_root_dir", "run_dir")
+_OWN_KEYS = ("resume", "trust", "run_dir", "init_from", "check")
 
 
 @dataclass
@@ -86,9 +85,13 @@ def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     moved_from = str(stored.get("run_dir", run_dir))
     stored = relocated(stored, moved_from, str(run_dir))
     check_config(stored, source, config["trust"])
-    for name, folder in _folders(stored):
-        if not Path(folder).resolve().is_relative_to(run_dir.resolve()):
-            raise UserError(f"{source}: {name}={folder} lies outside the run directory, which a run must not leave")
+    for part in config:
+        if part not in stored:  # a key that is newer than the run; without a group there is no run
+            if isinstance(config[part], Mapping) and config[part]:
+                raise UserError(f"{source} is damaged: it names no {part}")
+            stored[part] = config[part]
+    keep_inside({**stored, "init_from": None, "resume": None}, run_dir, _typed(overrides, config))
+    check.require(check.mistakes({key: stored[key] for key in config} | {"check": False}, files=False))
 
     changes, refused = {}, []
     typed = _typed(overrides, config)
@@ -173,11 +176,3 @@ def _set(config: dict[str, Any], name: str, value: Any) -> None:
         config[key] = below if isinstance(below, dict) else {}
         config = config[key]
     config[last] = value
-
-
-def _folders(config: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            if key in _FOLDERS and isinstance(value, str):
-                yield key, value
-            yield from _folders(value)

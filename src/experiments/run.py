@@ -17,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from experiments import loggers, resume, runs
+from experiments import check, loggers, resume, runs, signatures
 from experiments.build import Experiment, build
 from experiments.callbacks import History, Report, Stopwatch
 from experiments.callbacks.report import find
@@ -60,7 +60,12 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         UserError: if the config cannot be run; the message says what to change.
         Stopped: if a signal ended the run; it can be resumed.
     """
+    check.require(check.mistakes(config, overrides))
     prepare_process()
+    if config["check"]:
+        from experiments.rehearsal import rehearse
+
+        return rehearse(config, overrides)
     run_dir = Path(config["run_dir"])
     with runs.occupied(run_dir):
         going_on = None
@@ -78,6 +83,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         seed_everything(config["seed"], workers=True, verbose=False)
         experiment = None
         try:
+            check.require(signatures.mistakes(config, overrides))
             experiment = build(config, going_on.moved_from if going_on else None)
             summary = fit_and_test(experiment, config, going_on.checkpoint if going_on else None)
         except Stopped as stopped:
@@ -93,7 +99,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
             _on_rank_zero(runs.finish, run_dir, failed)
             if isinstance(error, UserError):
                 raise error from None
-            (run_dir / "error.txt").write_text(traceback.format_exc())
+            _on_rank_zero(runs.record_fault, run_dir, traceback.format_exc())
             raise
         _on_rank_zero(runs.finish, run_dir, summary)
     _on_rank_zero(_say_result, summary, run_dir)
@@ -109,6 +115,13 @@ def explained(error: Exception, config: Mapping[str, Any]) -> Exception:
             f"{config['data'].get('batch_size')}; trainer.accumulate_grad_batches keeps the effective size) or the "
             "network's width, or use trainer.precision=bf16-mixed."
         )
+    if isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error):
+        return UserError(
+            f"batch normalisation cannot take a batch of one image: choose another data.batch_size (now "
+            f"{config['data'].get('batch_size')}; the last batch is what is left over), or model.net.norm=layer"
+        )
+    if isinstance(error, ValueError) and "val_check_interval" in str(error):  # seen when the data have been read
+        return UserError(f"trainer.{str(error).splitlines()[0].strip('`')}".replace("`", ""))
     if isinstance(error, MisconfigurationException):  # Lightning's own word for a config that cannot be
         return UserError(str(error))
     return error

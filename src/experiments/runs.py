@@ -20,14 +20,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import Timeout
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from experiments import composition
 from experiments.checkpoints import write_atomically
-from experiments.composition import CONF, lock
+from experiments.composition import CONF, MOST_BYTES, lock
 from experiments.errors import UserError
+from experiments.secrecy import redacted
 
 PACKAGES = (
     "torch",
@@ -77,7 +78,7 @@ def start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str]) ->
     (run_dir / "summary.json").unlink(missing_ok=True)
     git, diff = git_state(CONF.parent)
     environment = {
-        "command": [sys.executable, *sys.argv],
+        "command": [sys.executable, *map(redacted, sys.argv)],
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -89,7 +90,12 @@ def start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str]) ->
     _write(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
     _write(run_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
     if diff:
-        _write(run_dir / "git.diff", diff)
+        _write(run_dir / "git.diff", redacted(diff))
+
+
+def record_fault(run_dir: Path, report: str) -> None:
+    """Keep the traceback of a fault of the program in ``error.txt``."""
+    _write(run_dir / "error.txt", redacted(report))
 
 
 def finish(run_dir: Path, summary: Mapping[str, Any]) -> None:
@@ -109,7 +115,7 @@ def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
     try:
         commit = git("rev-parse", "HEAD").strip()
         status = git("status", "--porcelain")
-        diff = git("diff", "HEAD") if status else ""
+        diff = git("diff", "--no-ext-diff", "--no-textconv", "HEAD") if status else ""
     except (OSError, subprocess.SubprocessError):
         return None, ""
     return {"commit": commit, "changed": status.splitlines()}, diff
@@ -121,18 +127,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     Raises:
         UserError: if the folder holds no readable run.
     """
-    path = run_dir / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(
-            f"{run_dir} is no run directory: it has no config.yaml. Name one, such as runs/<name>/<id>"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no config")
-    return config
+    return composition.read_config(run_dir / "config.yaml")
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
@@ -143,10 +138,14 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     """
     path = run_dir / "summary.json"
     try:
-        summary: dict[str, Any] = json.loads(path.read_text())
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES:,} bytes, which no summary is")
+        summary = json.loads(path.read_text())
+        if not isinstance(summary, dict):
+            raise ValueError(f"it holds a {type(summary).__name__}, not a mapping")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     return summary
 
@@ -158,7 +157,10 @@ def best_checkpoint(run_dir: Path) -> Path:
         UserError: if the run left none.
     """
     summary = read_summary(run_dir) or {}
-    path = run_dir / (summary.get("best_checkpoint") or "checkpoints/best.ckpt")
+    name = summary.get("best_checkpoint") or "checkpoints/best.ckpt"
+    if not isinstance(name, str) or "\0" in name:
+        raise UserError(f"{run_dir / 'summary.json'} names no file as its best_checkpoint")
+    path = run_dir / name
     if run_dir.resolve() not in path.resolve().parents:
         raise UserError(f"{run_dir / 'summary.json'} names a checkpoint outside its run: {path}")
     if not path.is_file():

@@ -30,6 +30,7 @@ class CIFAR10(ImageDataModule):
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     mean = (0.4914, 0.4822, 0.4465)  # published for the train split, not measured here
     std = (0.2470, 0.2435, 0.2616)
+    train_images = 50_000
 
     def __init__(self, root: str = "data", **options: Any) -> None:
         super().__init__(**options)

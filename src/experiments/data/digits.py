@@ -23,8 +23,9 @@ class Digits(ImageDataModule):
     std = (0.3247,)
     note: ClassVar[str] = "embedded, 1,797 images; data=mnist for MNIST"
     test_size: ClassVar[int] = 360
+    train_images = 1_437
 
-    def __init__(self, val_size: int = 180, **options: Any) -> None:
+    def __init__(self, val_size: float | int = 180, **options: Any) -> None:
         super().__init__(val_size=val_size, **options)
 
     def read(self, split: Literal["train", "test"]) -> Batch:

@@ -5,7 +5,8 @@ import os
 import socket
 import tempfile
 import urllib.error
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torchvision.datasets.utils import download_url
@@ -13,6 +14,17 @@ from torchvision.datasets.utils import download_url
 from experiments.errors import UserError
 
 TIMEOUT_S = 30
+_forbidden: list[str] = []
+
+
+@contextmanager
+def forbidden(reason: str) -> Iterator[None]:
+    """Let nothing be downloaded meanwhile; what asks for it gets a UserError with the reason."""
+    _forbidden.append(reason)
+    try:
+        yield
+    finally:
+        _forbidden.pop()
 
 
 def download(urls: Sequence[str], path: Path, md5: str, advice: str) -> None:
@@ -23,6 +35,8 @@ def download(urls: Sequence[str], path: Path, md5: str, advice: str) -> None:
     Raises:
         UserError: if no address serves it; the message ends with ``advice``.
     """
+    if _forbidden:
+        raise UserError(f"{path.absolute()} is missing, and {_forbidden[-1]}, so it is not downloaded.{advice}")
     reasons = []
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_S)

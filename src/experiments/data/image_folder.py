@@ -252,20 +252,25 @@ class ImageFolder(ImageDataModule):
     def _remembered(self, split: str) -> Any:
         """What the cache says of this split, or None; it is written last, so it means that the images are there."""
         try:
-            known = json.loads((self.cache / f"{self._key(split)}.json").read_text())
-            numbers = [float(value) for value in (*known["mean"], *known["std"])]
-            return known if len(numbers) == 2 * self.image_shape[0] and isinstance(known["crc32"], int) else None
-        except (OSError, ValueError, KeyError, TypeError):
+            path = self.cache / f"{self._key(split)}.json"
+            known = json.loads(path.read_text()) if path.stat().st_size < 100_000 else {}
+            mean, std = ([float(value) for value in known[name]] for name in ("mean", "std"))
+            whole = len(mean) == len(std) == self.image_shape[0] and isinstance(known["crc32"], int)
+            return known if whole and np.isfinite(mean).all() and min(std) > 0 and max(std) < np.inf else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _recall(self, split: str, crc32: int) -> Tensor | None:
         """The images as the cache holds them, or None if it is damaged."""
         try:
-            pixels = np.load(self.cache / f"{self._key(split)}.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            # mapped: a header that claims more than the file holds asks for no memory
+            mapped = np.lib.format.open_memmap(self.cache / f"{self._key(split)}.npy", mode="r")
+        except Exception:  # a damaged header may make its parsers stumble anywhere
             return None
-        whole = pixels.shape == (len(self.files[split]), *self.image_shape) and pixels.dtype == np.uint8
-        return torch.from_numpy(pixels) if whole and zlib.crc32(pixels.data) == crc32 else None
+        if mapped.shape != (len(self.files[split]), *self.image_shape) or mapped.dtype != np.uint8:
+            return None
+        pixels = np.array(mapped, order="C", subok=False)
+        return torch.from_numpy(pixels) if zlib.crc32(pixels.data) == crc32 else None
 
     def _remember(self, split: str, pixels: Any, statistics: dict[str, list[float]]) -> None:
         key = self._key(split)

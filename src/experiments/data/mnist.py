@@ -30,6 +30,7 @@ class MNIST(ImageDataModule):
     class_names: Sequence[str] = tuple("0123456789")
     mean: Sequence[float] = (0.1307,)
     std: Sequence[float] = (0.3081,)
+    train_images: ClassVar[int | None] = 60_000
     prefixes: ClassVar[dict[str, str]] = {"train": "train", "test": "t10k"}
 
     def __init__(self, root: str = "data", **options: Any) -> None:
@@ -142,6 +143,7 @@ class EMNIST(MNIST):
     """
 
     source = datasets.EMNIST
+    train_images = None  # each of the six has its own
     mean = (0.1751,)  # published for the train split of balanced, not measured here
     std = (0.3332,)
 

@@ -57,6 +57,8 @@ class ImageDataModule(LightningDataModule):
     class_names: Sequence[str]
     mean: Sequence[float]
     std: Sequence[float]
+    #: How many images the official train split has, where the class knows without reading it.
+    train_images: ClassVar[int | None] = None
     #: What a run's first line says about the data set.
     note: ClassVar[str] = ""
 

@@ -1,0 +1,410 @@
+"""What users type wrong: each ends with one message that holds the value and the mend, and no traceback.
+
+In this process, through the same ``main`` as on the command line; a handful in processes of their own.
+"""
+
+import contextlib
+import json
+import os
+import sys
+
+import pytest
+
+import experiments
+from experiments import check, signatures
+from experiments.composition import CONF
+from experiments.errors import UserError
+
+FAST = ("trainer.accelerator=cpu", "logger=none")
+
+# what was typed, the exit code, words of the message: the value, and the mend
+VALUES = [
+    ("optimizer.lr=-1", 2, "optimizer.lr=-1 must be a number more than 0"),
+    ("optimizer.lr=0", 2, "optimizer.lr=0 must be"),
+    ("optimizer.lr=abc", 2, "optimizer.lr=abc must be a number"),
+    ("optimizer.lr=nan", 2, "optimizer.lr=nan must be"),
+    ("optimizer.lr=inf", 2, "optimizer.lr=inf must be"),
+    ("optimizer.lr=[0.1]", 2, "optimizer.lr=[0.1] must be a number"),
+    ("optimizer.betas=0.9", 2, "optimizer.betas=0.9 must be a list"),
+    ("optimizer.betas=[0.9,1.5]", 2, "less than 1"),
+    ("optimizer.weight_decay=-0.1", 2, "at least 0"),
+    ("optimizer.fused=maybe", 2, "true or false"),
+    ("seed=-1", 2, "seed=-1 must be a whole number from 0"),
+    ("seed=abc", 2, "seed=abc must be a whole number"),
+    ("seed=1.5", 2, "seed=1.5 must be a whole number"),
+    ("seed=99999999999", 2, "4294967295"),
+    ("name=../elsewhere", 2, "must be a name"),
+    ("test=maybe", 2, "test=maybe must be true or false"),
+    ("data.batch_size=0", 2, "data.batch_size=0 must be a whole number of at least 1"),
+    ("data.batch_size=1.5", 2, "whole number"),
+    ("data.batch_size=many", 2, "data.batch_size=many must be a number, such as 32"),
+    ("data.batch_size=true", 2, "data.batch_size=true must be a number"),
+    ("data.eval_batch_size=-5", 2, "at least 1"),
+    ("data.limit=-3", 2, "a fraction between 0 and 1"),
+    ("data.limit=1.5", 2, "a fraction between 0 and 1"),
+    ("data.val_size=0", 2, "data.val_size=0 must be"),
+    ("data.fold=1", 2, "data.num_folds=null must be given"),
+    ("data.num_folds=5 data.fold=5", 2, "data.fold=5 must be from 0 to 4"),
+    ("data.fold=0 data.num_folds=1", 2, "data.num_folds=1 must be a whole number of at least 2"),
+    ("data.balanced=3", 2, "true or false"),
+    ("trainer.max_epochs=abc", 2, "trainer.max_epochs=abc must be"),
+    ("trainer.max_epochs=0", 2, "at least 1"),
+    ("trainer.max_epochs=2.5", 2, "whole number"),
+    ("trainer.min_epochs=30 trainer.max_epochs=3", 2, "trainer.min_epochs=30 exceeds"),
+    ("trainer.devices=0", 2, "a count of at least 1"),
+    ("trainer.accelerator=tpux", 2, "trainer.accelerator=tpux must be one of auto, cpu"),
+    ("trainer.gradient_clip_val=-1", 2, "more than 0"),
+    ("trainer.gradient_clip_algorithm=nrom", 2, "Did you mean norm?"),
+    ("trainer.accumulate_grad_batches=0", 2, "at least 1"),
+    ("trainer.limit_train_batches=1.5", 2, "a fraction from 0.0 to 1.0"),
+    ("trainer.val_check_interval=2.5", 2, "up to 1.0"),
+    ("trainer.check_val_every_n_epoch=0", 2, "at least 1"),
+    ("trainer.log_every_n_steps=-1", 2, "at least 1"),
+    ("trainer.profiler=fast", 2, "simple, advanced, pytorch"),
+    ("trainer=3", 2, "trainer is chosen by a name: ddp, default"),
+    ("model.net.dropout=1.5", 2, "less than 1"),
+    ("model.net.hidden_features=512", 2, "such as [512]"),
+    ("model.net.hidden_features=[512,-1]", 2, "whole numbers of at least 1"),
+    ("model=cnn model.net.kernel_size=0", 2, "at least 1"),
+    ("scheduler.pct_start=3", 2, "up to 1"),
+    ("scheduler=step scheduler.step_size=0", 2, "at least 1"),
+    ("scheduler=plateau scheduler.mode=mni", 2, "Did you mean min?"),
+    ("loss.label_smoothing=2", 2, "up to 1"),
+    ("loss=focal loss.gamma=-1", 2, "at least 0"),
+    ("loss=margin loss.p=3", 2, "one of 1, 2"),
+    ("augment=crop augment.crop.margin=-1", 2, "from 0 to 1000"),
+    ("augment=affine augment.affine.padding=zreos", 2, "Did you mean zeros?"),
+    ("callbacks.rolling_checkpoint.keep=0", 2, "at least 1"),
+    ("callbacks=[default,early_stopping] callbacks.early_stopping.patience=-1", 2, "at least 0"),
+]
+KEYS = [
+    ("data.batchsize=3", 1, "Did you mean data.batch_size"),
+    ("optimzer.lr=1", 1, "Did you mean optimizer.lr"),
+    ("lr=0.1", 1, "Did you mean optimizer.lr"),
+    ("epochs=3", 1, "epochs"),
+    ("model=mpl", 1, "Did you mean mlp?"),
+    ("optimizer=Adam", 1, "adamw"),
+    ("experiment=digits_cn", 1, "Did you mean digits_cnn?"),
+    ("+sed=3", 2, "sed=3 is a key that nothing reads. Did you mean seed?"),
+    ("+steps=3", 2, "steps=3 is a key that nothing reads"),
+    ("+trainer.max_epoch=3", 2, "Did you mean max_epochs"),
+    ("+trainer.gpus=1", 2, "Did you mean devices?"),
+    ("+optimizer.learning_rate=0.1", 2, "Did you mean lr?"),
+    ("+model.net.width=8", 2, "model.net.width=8 is no argument of experiments.nets.MLP"),
+    ("+data.root=files", 2, "It takes val_size, batch_size"),
+    ("optimizer=sgd +optimizer.betas=[0.9,0.99]", 2, "is no argument of torch.optim.SGD"),
+    ("~optimizer.nothing", 1, "optimizer.nothing"),
+    ("optimizer.lr", 1, "key=value in one piece"),
+    ("optimizer.lr =0.1", 1, "key=value in one piece"),
+    ("model.net.hidden_features=[1,", 1, "key=value in one piece"),
+    ("--optimizer.lr=0.1", 2, "options take no dashes here: optimizer.lr=0.1"),
+    ("--seed=3", 2, "options take no dashes here: seed=3"),
+    ("--experimental-rerun=job.pickle", 2, "a pickle is code"),
+    ("resume=nowhere", 2, "no such run directory"),
+    ("-m resume=nowhere", 2, "leave out -m"),
+]
+CLASSES = [
+    ("model.net._target_=nowhere.Net", 2, "there is no module nowhere"),
+    ("model.net._target_=experiments.nets.MPL", 2, "Did you mean MLP"),
+    ("optimizer._target_=torch.optim.Adamm", 2, "Did you mean Adam"),
+    ("model.net._target_=torch.nn", 2, "is a module, not a class"),
+    ("model.net._target_=3", 2, "is no import path"),
+    ("model.net._target_=broken_module.Net", 2, "broken_module.py:1"),
+    ("model.net._target_=wrong_import.Net", 2, "No module named 'nothing_like_it' (wrong_import.py:1)"),
+    ("model=custom", 2, "model.net._target_ must be given"),
+    ("data=custom", 2, "data._target_ must be given"),
+    ("+callbacks.mine._target_=lightning.pytorch.callbacks.EarlyStopping", 2, "lacks monitor"),
+    ("trainer.precision=12", 2, "bf16-mixed"),
+    ("trainer.strategy=dpd", 2, "dpd"),
+    ("trainer.max_time=soon", 2, "soon"),
+    ("+optimizer.amsgrad=yes", 2, "optimizer.amsgrad=yes must be true or false"),
+    ("model.net.activation=relo", 2, "ReLU"),
+    ("model.net.norm=bach", 2, "none, batch, layer"),
+]
+COMBINATIONS = [
+    ("callbacks=null", 2, "callbacks is chosen by a name"),
+    ("metrics=null", 2, "auroc, calibration, f1, top3"),
+    ("model=null", 2, "attention, cnn"),
+    ("optimizer=null", 2, "adagrad, adam"),
+    ("callbacks.progress=off", 2, "must be null, which turns it off"),
+    ("logger=null", 2, "csv, mlflow, none"),
+    ("loss=margin augment=mixup", 2, "use loss=cross_entropy"),
+    ("callbacks=[default,early_stopping] callbacks.early_stopping.monitor=val/los", 2, "Did you mean val/loss"),
+    ("callbacks=[default,early_stopping] callbacks.early_stopping.monitor=val_loss", 2, "There are train/loss"),
+    ("callbacks=[default,early_stopping] callbacks.early_stopping.mode=max", 2, "it must be min"),
+    ("callbacks.best_checkpoint.monitor=val/f1", 2, "is not logged"),
+    ("trainer.limit_val_batches=0", 2, "callbacks.best_checkpoint=null"),
+    ("trainer.max_epochs=-1", 2, "scheduler=constant"),
+    ("trainer.val_check_interval=1000", 2, "exceeds the 40 batches"),
+    ("data.batch_size=5000", 2, "exceeds the 1,257 images"),
+    ("data.limit=5000", 2, "exceeds the 1,257 images"),
+    ("data.val_size=2000", 2, "leaves none of the 1,437"),
+    ("data.batch_size=8 model.net.norm=batch", 2, "model.net.norm=layer"),
+    ("model=cnn model.net.in_channels=3", 2, "null takes it from the data"),
+    ("model.net.in_features=100", 2, "null takes it from the data"),
+    ("model.net.num_classes=3", 2, "null takes it from the data"),
+    ("optimizer=sgd optimizer.momentum=0", 2, "optimizer.momentum=0.9"),
+    ("model=attention model.net.embed_dim=65", 2, "multiple of num_heads"),
+    ("init_from=nowhere.pth", 2, "is no file"),
+    ("data=image_folder data.root=nowhere", 2, "<data.root>/train/<class>/"),
+    ("data=image_folder data.root=a_file", 2, "is a file"),
+    ("data=image_folder", 2, "data.root must be given"),
+    ("hydra.run.dir=a_file/run", 2, "a_file is a file"),
+    ("logger.tensorboard.save_dir=x +logger.tensorboard.api_key=abc123", 2, "holds a secret"),
+    ("check=true resume=auto", 2, "leave out resume"),
+    ("~logger", 2, "logger is missing"),
+    ("~trainer.accelerator", 2, "trainer.accelerator is missing"),
+    ("compile=3", 2, "compile=3 must be true or false"),
+]
+TABLE = [*VALUES, *KEYS, *CLASSES, *COMBINATIONS]
+
+
+def test_the_table_is_long_and_names_every_mistake_once():
+    assert len(TABLE) >= 80
+    assert len({typed for typed, *_ in TABLE}) == len(TABLE)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder but for what some mistakes need."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    (tmp_path / "a_file").write_text("")
+    (tmp_path / "broken_module.py").write_text("class Net(:\n")
+    (tmp_path / "wrong_import.py").write_text("import nothing_like_it\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("typed", "code", "words"), TABLE, ids=[typed for typed, *_ in TABLE])
+def test_a_mistake_ends_with_its_value_its_mend_and_no_traceback(here, script_here, typed, code, words):
+    found, output, errors = script_here("train", *(() if "logger" in typed else FAST), *typed.split())
+    assert found == code, errors
+    assert words in errors
+    assert "Traceback" not in errors + output
+    assert "Error executing job" not in errors
+    if code == 2:
+        assert errors.startswith("error: ")
+        assert "HYDRA_FULL_ERROR" not in errors
+        key, _, value = typed.split()[-1].lstrip("+-~").partition("=")
+        assert value in errors or key.removesuffix("._target_") in errors
+
+
+@pytest.mark.parametrize(("typed", "code", "words"), [VALUES[0], KEYS[0], CLASSES[0]], ids=["value", "key", "class"])
+def test_the_same_in_a_process_of_its_own(script, typed, code, words):
+    process = script("train", *typed.split(), *FAST)
+    assert process.returncode == code
+    assert words in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_all_mistakes_come_at_once_each_with_its_place(here, script_here):
+    code, _, errors = script_here("train", "optimizer.lr=-1", "data.batch_size=x", "+sed=1", "experiment=digits_cnn")
+    assert code == 2
+    assert errors.startswith("error: 3 mistakes in the config:\n")
+    assert errors.count("(command line)") == 3
+    assert not (here / "runs").exists()
+
+
+def test_a_mistake_in_a_file_is_shown_with_its_line():
+    config = experiments.compose("experiment=digits_cnn")
+    config["trainer"]["max_epochs"] = 20
+    assert check.place("trainer.max_epochs", 20, ["experiment=digits_cnn"]) == "conf/experiment/digits_cnn.yaml:12"
+    assert check.place("optimizer.momentum", 0.9, ["optimizer=sgd"]) == "conf/optimizer/sgd.yaml:4"
+    assert check.place("optimizer.momentum", 0.9, ["optimizer.momentum=0.9"]) == "command line"
+
+
+def test_the_whole_way_is_shown_where_it_is_asked_for(here, script_here, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    code, _, errors = script_here("train", "optimizer.lr=-1")
+    assert code == 2
+    assert "Traceback" in errors
+
+
+@pytest.mark.parametrize("group", sorted(path.name for path in CONF.iterdir() if path.is_dir()))
+def test_no_choice_that_comes_along_is_a_mistake(group):
+    if group in ("hydra", "local"):
+        pytest.skip("no group of ours")
+    own = {
+        "model=custom": ["model.net._target_=experiments.nets.MLP"],
+        "data=custom": ["data._target_=experiments.data.Digits"],
+        "data=image_folder": ["data.root=somewhere"],
+    }
+    paths = list((CONF / group).glob("*.yaml"))
+    assert paths
+    for choice in (f"{group}={path.stem}" for path in paths):
+        config = experiments.compose(choice, *own.get(choice, []))
+        assert check.mistakes(config, files=False) == []
+        assert signatures.mistakes(config) == []
+
+
+def test_what_is_right_is_no_mistake(tmp_path):
+    for typed in (
+        "trainer.devices=auto", "trainer.devices=[0]", "trainer.precision=16-mixed", "trainer.precision=32",
+        "trainer.max_time={hours:1}", "trainer.max_epochs=null", "trainer.limit_train_batches=3",
+        "trainer.limit_train_batches=0.5", "trainer.val_check_interval=10", "data.limit=0.1", "data.limit=64",
+        "data.val_size=0.2",  "optimizer.lr=1", "callbacks.progress=null", "+optimizer.amsgrad=true",
+        "+trainer.fast_dev_run=true", "logger.tensorboard.version=3", "name=paper/baseline", "seed=0",
+        "model.net.num_classes=12", "trainer.strategy=ddp", "callbacks.rolling_checkpoint.every_minutes=0.5",
+    ):  # fmt: skip
+        config = experiments.compose(typed)
+        assert check.mistakes(config, [typed]) + signatures.mistakes(config, [typed]) == [], typed
+
+
+def test_rules_of_ours_are_not_put_on_a_users_own_class(here, monkeypatch):
+    (here / "own_rules.py").write_text(
+        "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self, num_classes, dropout, depth=0.5): ...\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    target = "model.net._target_=own_rules.Net"
+    config = experiments.compose("model=custom", target, "+model.net.dropout=7", "+model.net.depth=0.5")
+    assert check.mistakes(config) + signatures.mistakes(config) == []
+
+
+def test_a_variable_that_a_config_refers_to_is_read(monkeypatch):
+    check._files.cache_clear()
+    files = dict(check._files())
+    files[CONF / "local" / "default.yaml"] = ("width: 8\nmodel: {net: {hidden_features: ['${width}']}}", {})
+    monkeypatch.setattr(check, "_files", lambda: files)
+    assert check.mistakes({**experiments.compose(), "width": 8}) == []
+    assert check.mistakes({**experiments.compose(), "height": 8}) != []
+
+
+def test_run_train_checks_what_a_notebook_gives_it(tmp_path):
+    from experiments.run import train
+
+    config = experiments.compose(f"run_dir={tmp_path / 'run'}")
+    config["data"]["batch_size"] = 0
+    with pytest.raises(UserError, match="data.batch_size=0 must be"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+# ---- multiruns
+
+
+def test_every_point_of_a_grid_is_looked_at_before_the_first_starts(here, script_here):
+    code, output, errors = script_here("train", "-m", "seed=0,1,-1", "data.batch_size=32,0", *FAST)
+    assert code == 2
+    assert errors.startswith("error: 2 mistakes in the config:\n")
+    assert "seed=-1 must be" in errors
+    assert "(at seed=0 data.batch_size=0" in errors
+    assert "Launching" not in output
+    assert not (here / "runs").exists()
+
+
+def test_each_job_of_a_multirun_says_why_it_failed(here, script_here):
+    short = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", *FAST)
+    code, _, errors = script_here("train", "-m", "model.net.activation=relo,ReLU,sigmiod", *short)
+    assert code == 2
+    assert "error in job 0 (" in errors
+    assert "error in job 2 (" in errors
+    assert "activation='sigmiod'" in errors
+    assert errors.rstrip().endswith("error: 2 of the jobs failed, and said why above: 0, 2")
+    assert "Traceback" not in errors
+    assert "HYDRA_FULL_ERROR" not in errors
+    states = [json.loads(path.read_text())["status"] for path in sorted(here.glob("runs/multirun/*/*/summary.json"))]
+    assert states == ["failed", "finished", "failed"]
+
+
+def test_a_fault_of_the_program_outweighs_mistakes_and_keeps_its_traceback(here, script_here):
+    (here / "faulty_here.py").write_text(
+        "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self): super().__init__(1, 1)\n"
+    )
+    targets = "model.net._target_=experiments.nets.RNNN,faulty_here.Net"
+    code, _, errors = script_here("train", "-m", "model=custom", targets, *FAST)
+    assert code == 1
+    assert "Did you mean RNN" in errors
+    assert "Traceback" in errors
+    (report,) = here.glob("runs/multirun/*/1/error.txt")
+    assert "Traceback" in report.read_text()
+
+
+# ---- check=true
+
+
+def everything_in(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+@pytest.mark.parametrize("typed", [(), ("model=cnn", "augment=mixup", "metrics=[f1]", "callbacks=[default,ema]")])
+def test_check_takes_a_batch_through_every_stage_and_writes_nothing(here, script_here, typed):
+    before = everything_in(here)
+    code, output, errors = script_here("train", "check=true", "trainer.accelerator=cpu", *typed)
+    assert code == 0, errors
+    assert f"parameters: {'50,186' if typed else '669,706'}" in output
+    assert "memory of a training step: weights" in output
+    assert all(f"{stage}/loss" in output for stage in ("train", "val", "test"))
+    assert everything_in(here) == before
+
+
+def test_check_of_ones_own_images_leaves_no_cache(here, script_here, small_data):
+    where = small_data("image_folder")
+    before = everything_in(here)
+    code, output, errors = script_here("train", "check=true", "data=image_folder", *where, *FAST)
+    assert code == 0, errors
+    assert "no mistake found" in output
+    assert everything_in(here) == before
+
+
+def test_check_downloads_nothing(here, script_here):
+    code, _, errors = script_here("train", "check=true", "data=mnist", *FAST)
+    assert code == 2
+    assert "check=true writes nothing, so it is not downloaded" in errors
+    assert not (here / "data").exists()
+
+
+def test_check_of_a_grid_starts_none_of_it(here, script_here):
+    before = everything_in(here)
+    code, output, errors = script_here("train", "-m", "check=true", "model=mlp,cnn", "model.net.norm=none,bad", *FAST)
+    assert code == 2
+    assert output.count("no mistake found") == 2
+    assert errors.count("norm='bad'") == 2
+    assert everything_in(here) == before
+
+
+def test_check_counts_the_memory_of_a_step():
+    from experiments.run import train
+
+    found = train(experiments.compose("check=true", *FAST))
+    weights = 669_706 * 4
+    activations = 32 * 2 * 512 * 4  # what the two ReLUs keep; the images and weights are counted elsewhere
+    steps = 6 * 4  # Adam counts steps for every parameter
+    assert found["parameters"] == 669_706
+    assert weights * 4 + activations <= found["bytes"] <= weights * 4 + 2 * activations + steps
+
+
+# ---- what is left alone
+
+
+def test_the_first_pass_imports_nothing_heavy():
+    assert not {"torch", "lightning", "numpy"} & _modules_after("import experiments.check, experiments.commands")
+
+
+def _modules_after(code):
+    import subprocess
+
+    command = [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (
+            "Expected more than 1 value per channel when training, got input size torch.Size([1, 512])",
+            "data.batch_size",
+        ),
+        (
+            "`val_check_interval` (50) must be less than or equal to the number of the training batches (40).",
+            "val_check",
+        ),
+    ],
+)
+def test_what_shows_only_while_running_is_a_users_mistake_too(message, words):
+    from experiments.run import explained
+
+    error = explained(ValueError(message), experiments.compose())
+    assert isinstance(error, UserError)
+    assert words in str(error)
+    with contextlib.suppress(ValueError):
+        raise explained(ValueError("anything else"), experiments.compose())
