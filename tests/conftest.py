@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import logging
 import os
 import runpy
 import subprocess
@@ -53,11 +54,13 @@ def script_here(monkeypatch, capsys):
     def run(name: str, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
         monkeypatch.setattr(sys, "path", [*sys.path])  # scripts add the current folder
-        code = 0
+        code, handlers = 0, [*logging.getLogger().handlers]
         try:
             runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
         except SystemExit as ending:
             code = ending.code
+        finally:
+            logging.getLogger().handlers[:] = handlers  # Hydra's would write to what pytest has closed
         return code, *capsys.readouterr()
 
     return run

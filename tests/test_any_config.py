@@ -50,12 +50,12 @@ keys = st.one_of(
 overrides = st.builds(
     lambda sign, key, equals, value: f"{sign}{key}{equals}{value}",
     st.sampled_from(["", "", "", "+", "++", "~"]), keys, st.sampled_from(["=", "=", "=", "=", "", " = ", ":"]),
-    st.one_of(words, st.text(max_size=8), st.integers().map(str), st.floats().map(str)),
+    st.one_of(words, st.text(max_size=8), st.integers().map(str), st.floats(allow_subnormal=False).map(str)),
 )  # fmt: skip
 names = st.one_of(st.text(max_size=5), st.sampled_from(["_target_", "_partial_", "monitor", "lr"]))
 values = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12), words,
+        st.none(), st.booleans(), st.integers(), st.floats(allow_subnormal=False), st.text(max_size=12), words,
         st.sampled_from(["torch.optim.SGD", "torch.nn.ReLU", "val/loss", "auto", "\0", "a" * 5000]),
     ),
     lambda inner: st.one_of(

@@ -116,7 +116,7 @@ def run(folder, *overrides):
     return experiment, fit_and_test(experiment, config)
 
 
-OWN_NET = ("model=custom", "model.net._target_=own_net.MyNet", "+model.net.width=6")
+OWN_NET = ("channels_last=false", "model=custom", "model.net._target_=own_net.MyNet", "+model.net.width=6")
 OWN_DATA = ("data=custom", "data._target_=own_data.MyData")
 
 
@@ -132,7 +132,7 @@ def test_a_network_of_ones_own_trains_and_loads_again(own):
     assert net(images).equal(experiment.classifier.eval().net(images))
 
 
-@pytest.mark.parametrize("model", [OWN_NET, ("model=mlp",), ("model=attention",)], ids=lambda model: model[0])
+@pytest.mark.parametrize("model", [OWN_NET, ("model=mlp",), ("model=attention",)], ids=lambda model: model[-1])
 def test_a_data_set_of_ones_own_tells_any_network_its_colours_shape_and_classes(own, model):
     experiment, summary = run(own / "run", *model, *OWN_DATA, "+data.batch_size=16")
     assert summary["steps"] == 4

@@ -124,7 +124,7 @@ SINGLE = {
 @pytest.mark.parametrize(("override", "reason"), SINGLE.items())
 def test_what_needs_single_steps_gets_them(tmp_path, override, reason):
     assert chosen(tmp_path, override) == 1
-    with pytest.raises(UserError, match=f"steps_per_execution=4 does not go with {re.escape(reason)}"):
+    with pytest.raises(UserError, match=f"steps_per_execution=4 does not go with .*{re.escape(reason)}"):
         chosen(tmp_path, override, "steps_per_execution=4")
     assert chosen(tmp_path, override, "steps_per_execution=1") == 1
 
@@ -146,7 +146,7 @@ def test_a_number_that_is_none_is_refused(tmp_path, wrong):
 
 
 def test_a_loss_that_is_lost_inside_a_list_is_found_with_its_step(tmp_path):
-    with pytest.raises(UserError, match="became nan in epoch 0, step 4 "):
+    with pytest.raises(UserError, match="became nan in epoch 0, step 1 "):
         run(tmp_path, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "steps_per_execution=3")
 
 

@@ -7,7 +7,7 @@ from experiments.errors import UserError
 from experiments.run import fit_and_test
 from tests.tutorial import NetWithResBlock, NeuralNetwork, SimpleCNN
 
-QUIET = ("trainer.accelerator=cpu", "callbacks=minimal", "logger=none")
+QUIET = ("channels_last=false", "trainer.accelerator=cpu", "callbacks=minimal", "logger=none")
 
 
 def start(tmp_path, *overrides):

@@ -21,6 +21,11 @@ STAGES = ("train", "val", "test")
 Batch = tuple[Tensor, Tensor]
 
 
+def _is_several(batch: Any) -> bool:
+    """Whether it is a list of batches; DataLoaders make lists of images and labels, too."""
+    return isinstance(batch, list) and isinstance(batch[0], tuple)
+
+
 class Classifier(LightningModule):
     """Trains a network that maps normalised images (batch, C, H, W) to logits (batch, num_classes).
 
@@ -103,7 +108,7 @@ class Classifier(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Of a list of batches, take all optimizer steps but the last, which is Lightning's."""
-        if isinstance(batch, list):
+        if _is_several(batch):
             room = self.trainer.max_steps - self.trainer.global_step
             if 0 <= room < len(batch):
                 del batch[room:]
@@ -111,7 +116,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Return the loss of a batch; of a list, the last one's, beside the losses of all."""
-        several = isinstance(batch, list)
+        several = _is_several(batch)
         step = self.trainer.global_step
         last = batch[-1] if several else batch
         loss, logits = self.step(last)

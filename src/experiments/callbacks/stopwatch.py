@@ -110,7 +110,7 @@ def _waited(trainer: Trainer) -> float:
 
 
 def _images(batch: Any) -> int:
-    if isinstance(batch, list) and batch and isinstance(batch[0], (tuple, list)):  # several batches
+    if isinstance(batch, list) and batch and isinstance(batch[0], tuple):  # several batches
         return sum(_images(one) for one in batch)
     images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     return len(images) if hasattr(images, "__len__") else 0
