@@ -37,7 +37,7 @@ class _Lap:
 class Stopwatch(Callback):
     """Times training.
 
-    ``seconds`` is training with validation, without set-up and test; it goes on counting in a resumed run.
+    ``seconds`` is training with validation, without set-up, test and report; it goes on counting in a resumed run.
     ``throughput`` is that of the training steps alone, in this process; loggers get each epoch's.
     """
 
@@ -56,20 +56,24 @@ class Stopwatch(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Seconds so far."""
-        return {"seconds": self._before + time.perf_counter() - self._started}
+        return {"seconds": self._before + self._elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self._before = state_dict["seconds"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start; a resumed run may start inside an epoch."""
-        self._started = time.perf_counter()
-        self._start_lap(trainer)
+        """A run of this trainer's before is over."""
+        self._started = math.nan
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a lap."""
         self._start_lap(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """A resumed run starts inside an epoch."""
+        if math.isnan(self._started):
+            self._start_lap(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -98,9 +102,15 @@ class Stopwatch(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop."""
-        self.seconds = self._before + time.perf_counter() - self._started
+        self.seconds = self._before + self._elapsed
+
+    @property
+    def _elapsed(self) -> float:
+        return 0.0 if math.isnan(self._started) else time.perf_counter() - self._started
 
     def _start_lap(self, trainer: Trainer) -> None:
+        if math.isnan(self._started):
+            self._started = time.perf_counter()
         self._epoch = _Lap(seconds=-time.perf_counter(), steps=-trainer.global_step, waited=-_waited(trainer))
 
 

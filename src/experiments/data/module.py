@@ -21,8 +21,8 @@ from experiments.errors import UserError
 # Splits never follow the experiment's seed: runs with different seeds must be comparable.
 SPLIT_SEED = 0
 # What steps_per_execution chooses by itself: what Lightning costs a step is small by then, an epoch still has moments
-# to save and to stop at, and its images fit a processor's cache.
-MAX_STEPS, MIN_EXECUTIONS, MAX_BYTES = 32, 4, 2**23
+# to save and to stop at, and its images take little memory.
+MAX_STEPS, MIN_EXECUTIONS, MAX_BYTES = 32, 4, 2**25
 Batch = tuple[Tensor, Tensor]
 
 
