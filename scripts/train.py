@@ -5,18 +5,14 @@ import sys
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
-from experiments.composition import missing_run, plain, register_resolvers
+from experiments.composition import Mistake, missing_run, plain, register_resolvers
 from experiments.errors import Stopped, UserError, stop
+from experiments.sweeps.needs import missing_extra
 
 register_resolvers()
 sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
-
-
-class Mistake(CompactHydraException):
-    """A UserError in the form that Hydra prints without a traceback."""
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
@@ -32,7 +28,7 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    if mistake := missing_run(sys.argv[1:]):
+    if mistake := missing_run(sys.argv[1:]) or missing_extra(sys.argv[1:]):
         stop(UserError(mistake))
     try:
         main()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,6 +19,10 @@ RUN_ID = "EXPERIMENTS_RUN_ID"
 RUN_DIR = "<run directory>"
 _OWN: dict[str, str] = {}  # the id of this process's run
 _FOUND: dict[str, str] = {}  # what resume=auto found
+
+
+class Mistake(CompactHydraException):
+    """A UserError in the form that Hydra prints without a traceback."""
 
 
 def run_id() -> str:

@@ -16,11 +16,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from experiments import loggers, resume, runs
+from experiments import checkpoints, loggers, resume, runs
 from experiments.build import Experiment, build
-from experiments.callbacks import Stopwatch
+from experiments.callbacks import Pruning, Stopwatch
 from experiments.errors import Stopped, UserError
 from experiments.runs import is_first_rank
+from experiments.sweeps import job
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         seed_everything(config["seed"], workers=True, verbose=False)
         try:
             experiment = build(config, going_on.moved_from if going_on else None)
+            job.attach(experiment.trainer)
             summary = fit_and_test(experiment, config, going_on.checkpoint if going_on else None)
         except Stopped as stopped:
             if not is_first_rank():  # the first rank speaks for all; another's exit code would kill it
@@ -120,12 +122,14 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: 
     trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
     best = best_of(trainer)
+    pruned = any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks)  # type: ignore[attr-defined]
     accuracy = best.best_model_score if best else trainer.callback_metrics.get("val/accuracy")
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     summary: dict[str, Any] = {
-        "status": "finished",
+        "status": "pruned" if pruned else "finished",
         "val/accuracy": None if accuracy is None else float(accuracy),
         "best_checkpoint": os.path.relpath(best.best_model_path, config["run_dir"]) if best else None,
+        "best_epoch": checkpoints.read(best.best_model_path)["epoch"] if best else None,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "train_seconds": round(stopwatch.seconds, 3),
