@@ -27,7 +27,7 @@ def draw(
     minimize: bool,
     folder: Path,
 ) -> list[Path]:
-    """Write ``history.png``, ``slice.png`` and, for sweeps, ``importance.png``; those for which there is something."""
+    """Write ``history.png``, ``slice.png`` and, for sweeps, ``importance.png``; those that show something."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -104,7 +104,9 @@ def _dots(axes: Any, places: Sequence[Any], runs: Sequence["Run"], metric: str) 
     # all places at once, in one invisible line, so that the order of choices does not depend on their status
     axes.plot(places, [run.summary[metric] for run in runs], linestyle="none")
     for status, colour in COLOURS.items():
-        those = [(place, run.summary[metric]) for place, run in zip(places, runs, strict=True) if run.status == status]
+        those = [
+            (place, run.summary[metric]) for place, run in zip(places, runs, strict=True) if run.status == status
+        ]
         if those:
             axes.plot(*zip(*those, strict=True), linestyle="none", marker="o", alpha=0.7, color=colour, label=status)
 

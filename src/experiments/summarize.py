@@ -214,7 +214,7 @@ def join(runs: Sequence[Run], study: "Study", folder: str | Path) -> None:
     """Give runs what the study knows of them: the value of trials whose summary has none, and what was lost."""
     from experiments.sweeps.study import DIRECTORY, LOST, SWEEP
 
-    metric = study.user_attrs.get(SWEEP, {}).get("metric", "val/accuracy")
+    metric = study.user_attrs.get(SWEEP, {}).get("hydra.sweeper.metric", "val/accuracy")
     by_directory = {os.path.abspath(Path(folder) / run.name): run for run in runs}
     better = min if study.direction.name == "MINIMIZE" else max
     for trial in study.get_trials(deepcopy=False):
@@ -236,7 +236,9 @@ def counts(study: "Study") -> str:
 
     states = [STATUS[trial.state] for trial in counted(study)]
     listed = ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(STATUS.values()) if name in states)
-    return f"study {study.study_name}: {len(states)} trials, {listed}" if states else f"study {study.study_name}: empty"
+    return (
+        f"study {study.study_name}: {len(states)} trials, {listed}" if states else f"study {study.study_name}: empty"
+    )
 
 
 def importance(study: "Study") -> dict[str, float]:
@@ -269,7 +271,7 @@ def summarize(
     runs, studies = runs_in(folder), studies_in(folder, storage)
     for study in studies:
         join(runs, study, folder)
-    own = next((study.user_attrs.get("sweep", {}).get("metric") for study in studies), None)
+    own = next((study.user_attrs.get("sweep", {}).get("hydra.sweeper.metric") for study in studies), None)
     metric = metric or own or "val/accuracy"
     minimize = studies[0].direction.name == "MINIMIZE" if own == metric else "loss" in metric
     runs = ranked(runs, metric, minimize)

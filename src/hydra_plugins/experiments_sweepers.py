@@ -55,5 +55,3 @@ class OptunaSweeper(Sweeper):
         from experiments.sweeps.sweeper import sweep
 
         sweep(self.options, self.config, self.hydra_context, self.task_function, arguments)
-
-

@@ -8,4 +8,12 @@ from experiments.callbacks.pruning import Pruning
 from experiments.callbacks.rolling import RollingCheckpoint
 from experiments.callbacks.stopwatch import Stopwatch
 
-__all__ = ["AugmentedImages", "AveragedWeights", "FiniteLoss", "Progress", "Pruning", "RollingCheckpoint", "Stopwatch"]
+__all__ = [
+    "AugmentedImages",
+    "AveragedWeights",
+    "FiniteLoss",
+    "Progress",
+    "Pruning",
+    "RollingCheckpoint",
+    "Stopwatch",
+]

@@ -29,5 +29,7 @@ def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list
         listed = "\n".join(
             f"  {os.path.relpath(outcome.directory)}: {str(outcome.error).splitlines()[0]}" for outcome in failed
         )
-        raise SomeFailed(f"{len(failed)} of {len(outcomes)} runs failed; error.txt in each has the traceback:\n{listed}")
+        raise SomeFailed(
+            f"{len(failed)} of {len(outcomes)} runs failed; error.txt in each has the traceback:\n{listed}"
+        )
     return outcomes

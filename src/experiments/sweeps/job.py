@@ -54,7 +54,9 @@ class Job:
             self.task(config)
         except Exception as error:
             outcome.mistake = isinstance(error.__cause__ or error, UserError)
-            outcome.error = str(error).removeprefix("error: ") if outcome.mistake else f"{type(error).__name__}: {error}"
+            outcome.error = (
+                str(error).removeprefix("error: ") if outcome.mistake else f"{type(error).__name__}: {error}"
+            )
             _leave_traceback(Path(outcome.directory), outcome.error)
         finally:
             _UNDER_WAY.pop()

@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, Quote, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString, RangeSweep
 from hydra.errors import OverrideParseException
 from optuna.distributions import (
     BaseDistribution,
@@ -33,11 +33,13 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> tuple
     try:
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
     except OverrideParseException as error:
-        raise UserError(f"{error.override}: {error}") from error
+        raise UserError(f"{error.override} cannot be read: {str(error).splitlines()[0]}") from error
     last = {override.get_key_element().lstrip("+"): override for override in parsed}
     fixed = [str(override.input_line) for override in last.values() if not override.is_sweep_override()]
     space = {
-        override.get_key_element(): distribution(override) for override in last.values() if override.is_sweep_override()
+        override.get_key_element(): distribution(override)
+        for override in last.values()
+        if override.is_sweep_override()
     }
     return fixed, space
 
@@ -57,7 +59,8 @@ def distribution(override: Override) -> BaseDistribution:
     try:
         if isinstance(swept, IntervalSweep):
             low, high = swept.start, swept.end
-            assert low is not None and high is not None
+            assert low is not None
+            assert high is not None
             if isinstance(low, int) and isinstance(high, int):
                 return IntDistribution(low, high, log=log)
             return FloatDistribution(float(low), float(high), log=log)

@@ -6,7 +6,6 @@ storage; a running trial whose process is gone is failed and goes back into the 
 to lock in: there, a process that sends no sign of life for ``GRACE`` seconds counts as gone.
 """
 
-import json
 import logging
 import os
 import secrets
@@ -21,11 +20,10 @@ from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.distributions import distribution_to_json
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileOpenLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from experiments.errors import UserError
@@ -44,6 +42,7 @@ STATUS = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
+MAY_DIFFER = ("data_root", "data.root", "trainer.accelerator", "trainer.devices")  # between machines
 SWEEP = "sweep"  # what a study says of its sweep
 _HELD: dict[tuple[Path, int], tuple[str, FileLock]] = {}  # this process's lock as an owner of trials
 
@@ -166,9 +165,9 @@ class SharedStudy:
             UserError: if the storage cannot be opened, or holds another sweep's study of this name.
         """
         sweep = {
-            "space": {name: json.loads(distribution_to_json(one)) for name, one in self.space.items()},
-            "metric": self.metric,
-            "fixed": sorted(self.fixed),
+            **{name: str(one) for name, one in self.space.items()},
+            "hydra.sweeper.metric": self.metric,
+            "fixed": sorted(one for one in self.fixed if one.partition("=")[0] not in MAY_DIFFER),
         }
         try:
             if self.file is not None:
@@ -187,11 +186,12 @@ class SharedStudy:
         except Exception as error:  # whatever a file system, a database or its driver may say
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"the study in {shown(self.address)} cannot be opened: {reason}") from error
-        known = {**study.user_attrs[SWEEP], "direction": study.direction.name.lower()}
+        known = {**study.user_attrs[SWEEP], "hydra.sweeper.direction": study.direction.name.lower()}
+        ours = {**sweep, "hydra.sweeper.direction": self.direction}
         different = [
-            f"{part}: {known.get(part)} -> {ours}"
-            for part, ours in {**sweep, "direction": self.direction}.items()
-            if known.get(part) != ours
+            f"{part}: {known.get(part, 'nothing')} -> {ours.get(part, 'nothing')}"
+            for part in dict.fromkeys([*known, *ours])
+            if known.get(part) != ours.get(part)
         ]
         if different:
             raise UserError(

@@ -29,7 +29,7 @@ from experiments.errors import UserError
 from experiments.sweeps import space as spaces
 from experiments.sweeps.job import TRIAL, Job
 from experiments.sweeps.launching import NothingFinished, prepared
-from experiments.sweeps.study import ERROR, STATUS, JOURNAL, SharedStudy, best, counted, quiet, shown
+from experiments.sweeps.study import ERROR, JOURNAL, STATUS, SharedStudy, best, counted, quiet, shown
 
 WORKER = "EXPERIMENTS_WORKER"  # the index of a worker process, from 0
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -107,7 +107,7 @@ class Sweep:
             "test=false",
             f"hydra.sweep.dir={spaces.quoted(str(self.folder))}",
             f"hydra.sweep.subdir={spaces.quoted(str(number))}",  # job numbers start anew when a sweep goes on
-            f"++hydra.job.env_set.{TRIAL}={spaces.quoted(str(number))}",
+            f"hydra.job.env_set={{{TRIAL}:{spaces.quoted(str(number))}}}",
             *(quiet_console if "file" in self.config.hydra.job_logging.handlers else []),
         ]
 
@@ -235,13 +235,13 @@ class Sweep:
             raise NothingFinished(f"no trial finished; the first one failed with: {first}")
         values = spaces.as_overrides(winner.params)
         again = shlex.join(["python", os.path.relpath(sys.argv[0]), *self.fixed, *values])
-        folder = shlex.quote(os.path.relpath(self.folder))
+        folder, storage = (shlex.quote(one) for one in (os.path.relpath(self.folder), shown(self.shared.address)))
         print(
             f"best {self.shared.metric}: {winner.value:.6g} by trial {winner.number}",
             *(f"  {value}" for value in values),
             f"train and test it: {again}",
             f"look at all of them: python scripts/summarize.py runs={folder}",
-            f"or in a browser (pip install optuna-dashboard): optuna-dashboard {shlex.quote(shown(self.shared.address))}",
+            f"or in a browser (pip install optuna-dashboard): optuna-dashboard {storage}",
             sep="\n",
             flush=True,
         )
@@ -266,7 +266,9 @@ class Display:
             lost = self.shared.recover(self.study)
         again = f", {lost} that ended with their process go back into the queue" if lost else ""
         where = shown(self.shared.address)
-        print(f"study {self.shared.name} in {where}: {self.at_start} of {self.total} trials are done{again}", flush=True)
+        print(
+            f"study {self.shared.name} in {where}: {self.at_start} of {self.total} trials are done{again}", flush=True
+        )
 
     def look(self) -> None:
         """Print what has ended since the last look."""
@@ -297,7 +299,11 @@ class Display:
 
 
 def sweep(
-    options: Mapping[str, Any], config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]
+    options: Mapping[str, Any],
+    config: DictConfig,
+    context: HydraContext,
+    task: TaskFunction,
+    arguments: Sequence[str],
 ) -> None:
     """Run a sweep; mistakes of the user's end in the form that Hydra prints without a traceback."""
     try:
