@@ -12,6 +12,8 @@ from experiments.errors import UserError
 from experiments.summarize import over_seeds, ranked, rows, runs_in, summarize, table_of
 from tests.sweeps.conftest import LR, SMALL, multirun  # noqa: F401  # a fixture
 
+LENGTH = {"trainer": {"max_epochs": 3}}
+
 
 def write_run(folder, overrides, config=None, **summary):
     folder.mkdir(parents=True)
@@ -29,14 +31,19 @@ def folder(tmp_path):
             accuracy = 0.9 + lr / 10 + seed / 1000
             write_run(
                 tmp_path / f"{lr}-{seed}", [f"optimizer.lr={lr}", f"seed={seed}", "trainer.max_epochs=3"],
-                {"optimizer": {"lr": lr}, "seed": seed}, status="finished",
+                {"optimizer": {"lr": lr}, "seed": seed, **LENGTH}, status="finished",
                 **{"val/accuracy": accuracy, "test/accuracy": accuracy - 0.01, "train_seconds": 1.0},
             )  # fmt: skip
     write_run(
-        tmp_path / "failed", ["optimizer.lr=-1", "seed=0"], {"optimizer": {"lr": -1}, "seed": 0}, status="failed"
+        tmp_path / "failed",
+        ["optimizer.lr=-1", "seed=0"],
+        {"optimizer": {"lr": -1}, "seed": 0, **LENGTH},
+        status="failed",
     )
-    write_run(tmp_path / "interrupted", ["optimizer.lr=0.3", "seed=0"], {"optimizer": {"lr": 0.3}, "seed": 0})
-    write_run(tmp_path / "half", ["optimizer.lr=0.3", "seed=1"], {"optimizer": {"lr": 0.3}, "seed": 1})
+    write_run(
+        tmp_path / "interrupted", ["optimizer.lr=0.3", "seed=0"], {"optimizer": {"lr": 0.3}, "seed": 0, **LENGTH}
+    )
+    write_run(tmp_path / "half", ["optimizer.lr=0.3", "seed=1"], {"optimizer": {"lr": 0.3}, "seed": 1, **LENGTH})
     (tmp_path / "half" / "summary.json").write_text('{"status": "fini')
     return tmp_path
 

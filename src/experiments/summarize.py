@@ -108,9 +108,10 @@ def ranked(runs: Iterable[Run], metric: str, minimize: bool) -> list[Run]:
 
     def place(run: Run) -> tuple[int, bool, float, str]:
         value = run.summary.get(metric)
-        missing = not isinstance(value, (int, float)) or math.isnan(value)
-        score = 0.0 if missing else float(value) if minimize else -float(value)
-        return ORDER.index(run.status) if run.status in ORDER else len(ORDER), missing, score, run.name
+        score = float(value) if isinstance(value, (int, float)) else math.nan
+        missing = math.isnan(score)
+        kind = ORDER.index(run.status) if run.status in ORDER else len(ORDER)
+        return kind, missing, 0.0 if missing else score if minimize else -score, run.name
 
     return sorted(runs, key=place)
 

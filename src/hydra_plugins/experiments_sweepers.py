@@ -30,7 +30,9 @@ class GridSweeper(BasicSweeper):
         """Run the grid and show what came of it."""
         from experiments.sweeps.grid import conclude
 
-        return conclude(super().sweep(arguments), self.config)
+        results = super().sweep(arguments)
+        assert self.config is not None
+        return conclude(results, self.config)
 
 
 class OptunaSweeper(Sweeper):
@@ -41,9 +43,7 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what the sweep will need."""
-        self.hydra_context = hydra_context
-        self.task_function = task_function
-        self.config = config
+        self.parts = config, hydra_context, task_function
 
     def sweep(self, arguments: list[str]) -> None:
         """Ask, run and tell until the trials are done."""
@@ -54,4 +54,4 @@ class OptunaSweeper(Sweeper):
             raise Mistake(f"error: {problem}")
         from experiments.sweeps.sweeper import sweep
 
-        sweep(self.options, self.config, self.hydra_context, self.task_function, arguments)
+        sweep(self.options, *self.parts, arguments)

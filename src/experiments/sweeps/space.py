@@ -52,7 +52,7 @@ def distribution(override: Override) -> BaseDistribution:
     """
     shown = override.input_line
     swept = override.value()
-    tags = getattr(swept, "tags", set())
+    tags: set[str] = getattr(swept, "tags", set())
     if tags - {"log"}:
         raise UserError(f"{shown}: the tag {sorted(tags - {'log'})[0]!r} is unknown; there is log, for a log scale")
     log = "log" in tags

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from filelock import FileLock, Timeout
@@ -143,7 +143,7 @@ class SharedStudy:
 
     address: str
     name: str
-    direction: str
+    direction: Literal["maximize", "minimize"]
     metric: str
     space: Space
     fixed: list[str]

@@ -107,7 +107,7 @@ class Sweep:
             "test=false",
             f"hydra.sweep.dir={spaces.quoted(str(self.folder))}",
             f"hydra.sweep.subdir={spaces.quoted(str(number))}",  # job numbers start anew when a sweep goes on
-            f"hydra.job.env_set={{{TRIAL}:{spaces.quoted(str(number))}}}",
+            f"++hydra.job.env_set.{TRIAL}={spaces.quoted(str(number))}",
             *(quiet_console if "file" in self.config.hydra.job_logging.handlers else []),
         ]
 
@@ -273,7 +273,7 @@ class Display:
     def look(self) -> None:
         """Print what has ended since the last look."""
         ended = self._ended()
-        for trial in sorted(ended, key=lambda trial: trial.datetime_complete or 0):  # type: ignore[arg-type,return-value]
+        for trial in sorted(ended, key=lambda trial: str(trial.datetime_complete)):
             if trial.number in self.shown:
                 continue
             self.shown.add(trial.number)
@@ -315,7 +315,8 @@ def sweep(
 def run_name(config: DictConfig) -> str:
     """``name`` of the whole multirun's config, which may ask Hydra for choices."""
     job = HydraConfig.instance()
-    before, job.cfg = job.cfg, config
+    before = job.cfg
+    job.set_config(config)
     try:
         return str(config.name)
     finally:
