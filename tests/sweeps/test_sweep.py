@@ -128,12 +128,13 @@ def test_every_pruner_runs(multirun, pruner):
     assert states.count("PRUNED") == 0 or pruner != "none"
 
 
-def test_the_same_seed_tries_the_same_points(multirun):
-    first, second = (
-        [trial.params for trial in study_in(multirun(name, OPTUNA, "hydra.sweeper.n_trials=3", LR, *SMALL)).trials]
-        for name in ("first", "second")
-    )
-    assert first == second
+def test_the_same_seed_tries_the_same_points_however_often_the_sweep_is_started(multirun):
+    random = (OPTUNA, "hydra/sweeper/sampler=random", LR, *SMALL, "trainer.max_epochs=1")
+    once = study_in(multirun("once", *random, "hydra.sweeper.n_trials=4")).trials
+    for total in (1, 2, 4):
+        folder = multirun("thrice", *random, f"hydra.sweeper.n_trials={total}")
+    assert [trial.params for trial in study_in(folder).trials] == [trial.params for trial in once]
+    assert len({trial.params["optimizer.lr"] for trial in once}) == 4
 
 
 MISTAKES = {
@@ -144,7 +145,7 @@ MISTAKES = {
     "metric=test/accuracy must be a val/ metric": ["hydra.sweeper.metric=test/accuracy", LR],
     "test= is not for sweeps": ["test=true", LR],
     "Could not find 'model/mpl'": ["model=mlp,mpl"],
-    "Key 'lrr' is not in struct": ["optimizer.lrr=1,2"],
+    "Could not override 'optimizer.lrr'": ["optimizer.lrr=1,2"],
     "has no grid": ["hydra/sweeper/sampler=grid", LR],
     "TPESampler refuses its arguments": ["+hydra.sweeper.sampler.nonsense=1", LR],
 }

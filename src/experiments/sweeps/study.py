@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -44,7 +44,7 @@ STATUS = {
 }
 MAY_DIFFER = ("data_root", "data.root", "trainer.accelerator", "trainer.devices")  # between machines
 SWEEP = "sweep"  # what a study says of its sweep
-_HELD: dict[tuple[Path, int], tuple[str, FileLock]] = {}  # this process's lock as an owner of trials
+_HELD: dict[tuple[str, int], tuple[str, FileLock | None]] = {}  # this process's name and lock as an owner of trials
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -203,15 +203,15 @@ class SharedStudy:
 
     def owner(self) -> str:
         """This process's name as an owner of trials; its lock is held until the process ends."""
-        if self.file is None:
-            return "heartbeat"
-        folder = beside(self.file, "owners")
-        key = folder.absolute(), os.getpid()
+        key = self.address, os.getpid()
         if key not in _HELD:
-            folder.mkdir(exist_ok=True)
-            name = secrets.token_hex(8)
-            _HELD[key] = name, FileLock(folder / name)
-            _HELD[key][1].acquire()
+            name, lock = secrets.token_hex(8), None
+            if self.file is not None:
+                folder = beside(self.file, "owners")
+                folder.mkdir(exist_ok=True)
+                lock = FileLock(folder / name)
+                lock.acquire()
+            _HELD[key] = name, lock
         return _HELD[key][0]
 
     def is_dead(self, trial: FrozenTrial, stale: set[int]) -> bool:
@@ -239,8 +239,13 @@ class SharedStudy:
             self._requeue(study, trial, trial.user_attrs.get(DEATHS, 0) + 1)
         return len(dead)
 
-    def ask(self, study: optuna.Study, total: int) -> Trial | None:
-        """A new trial, or one from the queue; None if ``total`` trials are done or under way."""
+    def ask(
+        self, study: optuna.Study, total: int, sampler_of: Callable[[int], BaseSampler] | None = None
+    ) -> Trial | None:
+        """A new trial, or one from the queue; None if ``total`` trials are done or under way.
+
+        ``sampler_of`` makes the sampler for the trial of a number, if not the study's own is to be asked.
+        """
         with self.lock(), quiet():
             self.recover(study)
             if len(counted(study)) >= total:
@@ -254,6 +259,8 @@ class SharedStudy:
                     trial.set_user_attr(LOST, "one more than asked for")
                     study.tell(trial, state=TrialState.FAIL)
                     return None
+            if sampler_of is not None:
+                study.sampler = sampler_of(trial.number)
             for name, one in self.space.items():
                 trial._suggest(name, one)
             return trial
@@ -269,10 +276,10 @@ class SharedStudy:
             return claimed
 
     def give_back(self, study: optuna.Study, number: int) -> None:
-        """Put a trial that was interrupted back into the queue."""
+        """Put a trial of this process that was interrupted back into the queue."""
         with self.lock():
             trial = study.trials[number]
-            if trial.state == TrialState.RUNNING:
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get(OWNER) == self.owner():
                 self._requeue(study, trial, trial.user_attrs.get(DEATHS, 0))
 
     def _requeue(self, study: optuna.Study, trial: FrozenTrial, deaths: int) -> None:

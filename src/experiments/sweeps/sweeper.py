@@ -31,7 +31,7 @@ from experiments.sweeps.job import TRIAL, Job
 from experiments.sweeps.launching import NothingFinished, prepared
 from experiments.sweeps.study import ERROR, JOURNAL, STATUS, SharedStudy, best, counted, quiet, shown
 
-WORKER = "EXPERIMENTS_WORKER"  # the index of a worker process, from 0
+WORKER = "EXPERIMENTS_WORKER"  # set in a worker process
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -53,7 +53,7 @@ class Sweep:
         arguments: Sequence[str],
     ) -> None:
         self.options, self.config, self.context, self.task = options, config, context, task
-        self.worker = int(os.environ[WORKER]) if WORKER in os.environ else None
+        self.is_worker = WORKER in os.environ
         self.folder = Path(config.hydra.sweep.dir).absolute()
         own = [f"{name}={value}" for name, value in (options["params"] or {}).items()]
         self.fixed, self.space = spaces.parse([*own, *arguments], context.config_loader)
@@ -91,7 +91,7 @@ class Sweep:
                 "test= is not for sweeps: trials are compared on validation images and never see the test split. "
                 "The command that a sweep ends with trains the best one anew, and tests it"
             )
-        if self.worker is None:  # what does not compose is a mistake in the command, not a trial that fails
+        if not self.is_worker:  # what does not compose is a mistake in the command, not a trial that fails
             for values in spaces.examples(self.space):
                 try:
                     self.context.config_loader.load_sweep_config(self.config, self.overrides(0, values))
@@ -117,7 +117,7 @@ class Sweep:
         os.environ.setdefault("TQDM_DISABLE", "1")  # one line a trial: no bar an epoch, no launcher's word
         logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
         study = self.shared.study()
-        if self.worker is not None:
+        if self.is_worker:
             end_with_parent()
             self.work(width=1, show=None)
             return
@@ -128,8 +128,10 @@ class Sweep:
                 self.direct(self.options["workers"], display.look)
             else:
                 self.work(1 if self.in_process else self.options["workers"] or self.width(), display.look)
-        except BaseException:
+        except BaseException as error:
             display.stopped(command_again(self.folder, self.options["storage"]))
+            if isinstance(error, KeyboardInterrupt):
+                raise SystemExit(128 + signal.SIGINT) from None
             raise
         display.look()
         self.conclude(study)
@@ -140,15 +142,18 @@ class Sweep:
         at_once = launcher.get("n_jobs", launcher.get("array_parallelism"))
         return at_once if at_once and 0 < at_once < 64 else cores()
 
-    def sampler(self, trials: int) -> BaseSampler:
-        """The sampler, with a seed of this process's own: with the same one, all would try the same points."""
+    def sampler(self, number: int) -> BaseSampler:
+        """The sampler of one trial: what it draws follows from the seed and the trial's number alone.
+
+        With one seed for all, every process, and every start of the same sweep, would try the same points.
+        """
         make = self.options["sampler"]
         seed = make.keywords.get("seed")
         own: dict[str, Any] = {}
         if make.func is GridSampler:
             own["search_space"] = spaces.grid(self.space)
         elif seed is not None and make.func is not QMCSampler:  # whose processes share one sequence
-            own["seed"] = random.Random(str((seed, trials, self.worker))).getrandbits(32)
+            own["seed"] = random.Random(str((seed, number))).getrandbits(32)
         try:
             with quiet():
                 made: BaseSampler = make(**own)
@@ -158,14 +163,13 @@ class Sweep:
 
     def work(self, width: int, show: Callable[[], None] | None) -> None:
         """Ask ``width`` trials, let them run through the launcher, and again."""
-        study = self.shared.study()
-        study.sampler = self.sampler(len(study.get_trials(deepcopy=False)))
+        study = self.shared.study(self.sampler(0))
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=Job(self.task, self.shared), config=prepared(self.config)
         )
         while True:
             batch: list[Trial] = []
-            while len(batch) < width and (trial := self.shared.ask(study, self.total)) is not None:
+            while len(batch) < width and (trial := self.shared.ask(study, self.total, self.sampler)) is not None:
                 batch.append(trial)
             if not batch:
                 return
@@ -211,7 +215,7 @@ class Sweep:
         except KeyboardInterrupt:
             print("stopping the workers after their current step; Ctrl-C again stops them at once", flush=True)
             for process in processes:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
             try:
                 for process in processes:
                     process.wait()
