@@ -233,8 +233,7 @@ class SharedStudy:
         stale: set[int] = set()
         if self.file is None:
             stale = set(study._storage._get_stale_trial_ids(study._study_id))  # type: ignore[attr-defined]
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        dead = [trial for trial in running if self.is_dead(trial, stale)]
+        dead = [trial for trial in running(study) if self.is_dead(trial, stale)]
         for trial in dead:
             self._requeue(study, trial, trial.user_attrs.get(DEATHS, 0) + 1)
         return len(dead)
@@ -322,6 +321,11 @@ def counted(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that count: those that ended by themselves, and those that run."""
     trials = study.get_trials(deepcopy=False)
     return [trial for trial in trials if trial.state != TrialState.WAITING and LOST not in trial.user_attrs]
+
+
+def running(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that are under way, or were when their process died."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
 
 def best(study: optuna.Study) -> FrozenTrial | None:

@@ -29,7 +29,7 @@ from experiments.errors import UserError
 from experiments.sweeps import space as spaces
 from experiments.sweeps.job import TRIAL, Job
 from experiments.sweeps.launching import NothingFinished, prepared
-from experiments.sweeps.study import ERROR, JOURNAL, STATUS, SharedStudy, best, counted, quiet, shown
+from experiments.sweeps.study import ERROR, JOURNAL, STATUS, SharedStudy, best, counted, quiet, running, shown
 
 WORKER = "EXPERIMENTS_WORKER"  # set in a worker process
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -172,7 +172,12 @@ class Sweep:
             while len(batch) < width and (trial := self.shared.ask(study, self.total, self.sampler)) is not None:
                 batch.append(trial)
             if not batch:
-                return
+                if not running(study):
+                    return
+                time.sleep(SECONDS_BETWEEN_LOOKS)  # others are at the last ones; if they die, those come back
+                if show:
+                    show()
+                continue
             try:
                 jobs = [self.overrides(trial.number, trial.params) for trial in batch]
                 for result in launcher.launch(jobs, initial_job_idx=batch[0].number):
