@@ -13,7 +13,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from experiments.sweeps.study import LOST, RETRY_OF, counted, opened
+from experiments.sweeps.study import DIRECTORY, LOST, RETRY_OF, counted, opened
 from tests.conftest import ROOT
 from tests.faults.conftest import wait_until
 
@@ -72,15 +72,22 @@ def load(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name="mlp-digits", storage=opened(str(folder / "study.journal"), os.getpid()))
 
 
+def at_work(folder: Path) -> set[int]:
+    """The trials whose runs have begun, and not ended."""
+    if not (folder / "study.journal").exists():
+        return set()
+    try:
+        trials = load(folder).trials
+    except KeyError:  # the study is not yet made
+        return set()
+    return {trial.number for trial in trials if trial.state == TrialState.RUNNING and DIRECTORY in trial.user_attrs}
+
+
 def hit(process: subprocess.Popen, target: str, folder: Path, chance: random.Random) -> None:
     """Kill a part of a sweep at a random moment after a trial of it has begun, and see the rest of it end."""
     workers = children(process.pid) if process.poll() is None else []
-
-    def under_way() -> bool:
-        running = any(trial.state == TrialState.RUNNING for trial in load(folder).trials)
-        return process.poll() is not None or (running and any(lives(worker) for worker in workers))
-
-    wait_until(under_way, 120)
+    before = at_work(folder)
+    wait_until(lambda: process.poll() is not None or at_work(folder) - before, 120)
     time.sleep(chance.uniform(0, 1.5))
     if target == "worker":
         kill(workers[0])
@@ -105,7 +112,8 @@ def test_killed_at_random_moments_the_same_command_ends_it_and_nothing_is_lost_o
     done = counted(study)
     assert len(done) == TOTAL
     assert {trial.state.name for trial in done} <= {"COMPLETE", "PRUNED", "FAIL"}
-    lost = [trial for trial in study.trials if LOST in trial.user_attrs]
+    # one that was killed before it had parameters has none to be run again with: another one is drawn instead
+    lost = [trial for trial in study.trials if LOST in trial.user_attrs and len(trial.params) == 2]
     retried = [trial.user_attrs[RETRY_OF] for trial in study.trials if RETRY_OF in trial.user_attrs]
     # what was lost was run again, once, with the same parameters
     assert sorted(retried) == sorted(trial.number for trial in lost)

@@ -11,8 +11,9 @@ import os
 import secrets
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -134,6 +135,28 @@ def opened(address: str, process: int) -> BaseStorage:
         return RDBStorage(address, heartbeat_interval=BEAT, grace_period=GRACE)
 
 
+class Study(optuna.Study):
+    """A study whose failures teach the sampler too.
+
+    Optuna's samplers pass over failed trials, so TPE comes back again and again to a choice that always fails: it
+    looks untried. Here, who asks for pruned trials also gets the failed ones, as pruned before their first value.
+    """
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        wanted = super()._get_trials(deepcopy, states, use_cache)
+        if states is None or TrialState.PRUNED not in states or TrialState.FAIL in states:
+            return wanted
+        failed = []
+        for trial in super()._get_trials(deepcopy, (TrialState.FAIL,), use_cache):
+            if trial.params and LOST not in trial.user_attrs:
+                seen = copy(trial)
+                seen.state, seen.intermediate_values = TrialState.PRUNED, {}
+                failed.append(seen)
+        return sorted([*wanted, *failed], key=lambda trial: trial.number)
+
+
 @dataclass
 class SharedStudy:
     """A study in a storage that many processes share. Travels to other processes as these plain values.
@@ -181,6 +204,7 @@ class SharedStudy:
                     direction=self.direction,
                     load_if_exists=True,
                 )
+                study = Study(study.study_name, study._storage, study.sampler, study.pruner)
                 if SWEEP not in study.user_attrs:
                     study.set_user_attr(SWEEP, sweep)
         except Exception as error:  # whatever a file system, a database or its driver may say
@@ -235,7 +259,8 @@ class SharedStudy:
             stale = set(study._storage._get_stale_trial_ids(study._study_id))  # type: ignore[attr-defined]
         dead = [trial for trial in running(study) if self.is_dead(trial, stale)]
         for trial in dead:
-            self._requeue(study, trial, trial.user_attrs.get(DEATHS, 0) + 1)
+            at_work = DIRECTORY in trial.user_attrs  # a process that died before is not the trial's fault
+            self._requeue(study, trial, trial.user_attrs.get(DEATHS, 0) + at_work)
         return len(dead)
 
     def ask(
