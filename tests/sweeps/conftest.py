@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
@@ -32,6 +33,7 @@ def multirun(tmp_path, monkeypatch):
 
     def run(folder: str, *overrides: str) -> Path:
         register_resolvers()
+        version.setbase("1.3")  # as scripts/train.py says
         monkeypatch.chdir(tmp_path)
         root = logging.getLogger()
         before = root.level, root.handlers[:]
