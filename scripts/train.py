@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -10,9 +9,10 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.commands import Failed, refused, rehearsed, without_remarks
+from experiments.commands import refused, rehearsed
 from experiments.composition import hint, plain, register_resolvers
-from experiments.errors import Stopped, UserError, stop, tell
+from experiments.errors import Stopped, UserError, stop
+from experiments.sweeps.needs import missing_extra
 
 register_resolvers()
 sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
@@ -28,30 +28,21 @@ def main(config: DictConfig) -> None:
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
     except UserError as error:
-        if job.mode == RunMode.RUN:
-            stop(error)
-        tell(error, f" in job {job.job.num} ({job.job.override_dirname})")
-        raise Failed(job.job.num, 2) from error
-    except Exception as error:
-        if job.mode == RunMode.RUN:
+        if job.mode == RunMode.MULTIRUN:  # the other jobs go on
             raise
-        traceback.print_exc()
-        raise Failed(job.job.num, 1) from error
+        stop(error)
 
 
 if __name__ == "__main__":
-    if mistake := refused(sys.argv[1:]):
+    if mistake := refused(sys.argv[1:]) or missing_extra(sys.argv[1:]):
         stop(UserError(mistake))
     try:
-        with rehearsed(sys.argv), without_remarks(sys.argv):
+        with rehearsed(sys.argv):
             main()
-    except Failed as failed:  # with HYDRA_FULL_ERROR=1, which shows the way to the first
-        traceback.print_exc()
-        sys.exit(failed.exit_code)
     except SystemExit as ending:
         cause = ending.__context__
-        if isinstance(cause, HydraException) and ending.code == 1 and not isinstance(cause, Failed):
+        if isinstance(cause, HydraException) and ending.code == 1:
             print(hint(cause, sys.argv[1:]).strip(), file=sys.stderr)  # Hydra has said what is wrong
-        sys.exit(cause.exit_code if isinstance(cause, Failed) else ending.code)
+        raise
     except KeyboardInterrupt:
         sys.exit("interrupted before there was anything to save")

@@ -90,12 +90,46 @@ def test_nothing_imports_scripts_and_no_script_shadows_a_standard_module():
 
 LIGHT = [
     PACKAGE / name
-    for name in ("__init__.py", "check.py", "commands.py", "composition.py", "errors.py", "options.py", "secrecy.py")
-]
+    for name in (
+        "__init__.py", "check.py", "commands.py", "composition.py", "errors.py", "options.py",
+        "secrecy.py", "summarize.py",
+        *(f"sweeps/{path.name}" for path in sorted((PACKAGE / "sweeps").glob("*.py"))),
+    )
+]  # fmt: skip
+PLUGINS = PACKAGE.parent / "hydra_plugins"
 
 
-@pytest.mark.parametrize("path", [*LIGHT, *sorted((ROOT / "scripts").glob("*.py"))], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*LIGHT, *PLUGINS.glob("*.py"), *sorted((ROOT / "scripts").glob("*.py"))], ids=lambda path: path.name
+)
 def test_light_modules_do_not_wait_for_torch(path):
     top_level = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     heads = tops("\n".join(ast.unparse(node) for node in top_level))
     assert not {"torch", "lightning", "torchvision", "torchmetrics", "sklearn", "numpy"} & heads
+
+
+def test_hydras_plugins_stay_a_namespace_and_their_stub_imports_nothing_but_hydra_when_it_is_scanned():
+    stubs = list(PLUGINS.glob("*.py"))
+    assert [path.name for path in stubs] == ["experiments_sweepers.py"]  # an __init__.py would hide all other plugins
+    top_level = [
+        node for node in ast.parse(stubs[0].read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    heads = imports("\n".join(ast.unparse(node) for node in top_level))
+    assert own("\n".join(ast.unparse(node) for node in top_level)) == {
+        "experiments.composition",
+        "experiments.composition.register_resolvers",
+    }
+    assert {name.partition(".")[0] for name in heads} == {"typing", "hydra", "omegaconf", "experiments"}
+
+
+def test_only_the_sweeps_that_need_it_know_optuna():
+    light = {PACKAGE / "sweeps" / f"{name}.py" for name in ("__init__", "grid", "launching", "needs")}
+    knowing = {path for path in FILES if "optuna" in tops(path.read_text())}
+    assert (
+        knowing
+        == {
+            *(PACKAGE / "sweeps").glob("*.py"),
+            PACKAGE / "summarize.py",
+        }
+        - light
+    )

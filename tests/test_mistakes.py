@@ -299,7 +299,7 @@ def test_each_job_of_a_multirun_says_why_it_failed(here, script_here):
     assert "error in job 0 (" in errors
     assert "error in job 2 (" in errors
     assert "activation='sigmiod'" in errors
-    assert errors.rstrip().endswith("error: 2 of the jobs failed, and said why above: 0, 2")
+    assert "2 of 3 runs failed" in errors
     assert "Traceback" not in errors
     assert "HYDRA_FULL_ERROR" not in errors
     states = [json.loads(path.read_text())["status"] for path in sorted(here.glob("runs/multirun/*/*/summary.json"))]

@@ -586,14 +586,14 @@ class Gate(Callback):
 
 
 def grid(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
-    """The configs of a grid's points by what makes each different; none for a sweeper that is not Hydra's own."""
+    """The configs of a grid's points by what makes each different; none for a sweeper that chooses them later."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     loader = GlobalHydra.instance().config_loader()
-    if not str(config.hydra.sweeper._target_).endswith(".BasicSweeper"):
+    if not str(config.hydra.sweeper._target_).endswith((".BasicSweeper", ".GridSweeper")):
         return
     typed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     try:

@@ -17,12 +17,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from experiments import check, loggers, resume, runs, signatures
+from experiments import check, checkpoints, loggers, resume, runs, signatures
 from experiments.build import Experiment, build
-from experiments.callbacks import History, Report, Stopwatch
+from experiments.callbacks import History, Pruning, Report, Stopwatch
 from experiments.callbacks.report import find
 from experiments.errors import Stopped, UserError
 from experiments.runs import is_first_rank
+from experiments.sweeps import job
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         try:
             check.require(signatures.mistakes(config, overrides))
             experiment = build(config, going_on.moved_from if going_on else None)
+            job.attach(experiment.trainer)
             summary = fit_and_test(experiment, config, going_on.checkpoint if going_on else None)
         except Stopped as stopped:
             if not is_first_rank():  # the first rank speaks for all; another's exit code would kill it
@@ -137,7 +139,8 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: 
     trainer.callbacks[:0] = [Stopwatch(), History()]  # type: ignore[attr-defined]
     trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
-    summary: dict[str, Any] = {"status": "finished", **reached(experiment, config)}
+    pruned = (pruning := find(trainer, Pruning)) is not None and pruning.pruned
+    summary: dict[str, Any] = {"status": "pruned" if pruned else "finished", **reached(experiment, config)}
     if config["test"]:
         path = best.best_model_path if (best := best_of(trainer)) else None
         (results,) = trainer.test(classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
@@ -160,6 +163,7 @@ def reached(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]
         "val/accuracy": at_best.get("val/accuracy"),
         "val/loss": at_best.get("val/loss"),
         "best_checkpoint": os.path.relpath(best.best_model_path, config["run_dir"]) if best else None,
+        "best_epoch": checkpoints.read(best.best_model_path)["epoch"] if best else None,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "train_seconds": round(seconds, 3),

@@ -9,6 +9,7 @@ from experiments.callbacks.history import History
 from experiments.callbacks.mistakes import Mistakes
 from experiments.callbacks.pictures import AugmentedImages
 from experiments.callbacks.progress import Progress
+from experiments.callbacks.pruning import Pruning
 from experiments.callbacks.report import Report
 from experiments.callbacks.rolling import RollingCheckpoint
 from experiments.callbacks.stopwatch import Stopwatch
@@ -28,6 +29,7 @@ __all__ = [
     "Mistakes",
     "PRCurves",
     "Progress",
+    "Pruning",
     "Report",
     "RollingCheckpoint",
     "Stopwatch",

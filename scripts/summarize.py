@@ -1,0 +1,34 @@
+"""Show many runs side by side: ranked tables, seeds, pictures, the command that repeats the best."""
+
+from dataclasses import dataclass
+
+from experiments.errors import UserError, stop
+from experiments.options import option, read
+
+
+@dataclass
+class Summarize:
+    """Summarize runs: python scripts/summarize.py runs=runs/multirun/<id> output=summary.
+
+    Grids, sweeps and single runs at any depth, finished or not; what differs between them becomes a column, and runs
+    that differ in nothing but the seed are averaged. A sweep's study adds how much each parameter mattered.
+    """
+
+    runs: str = option("a folder with run directories")
+    metric: str | None = option("what to rank by, if not the sweep's metric or val/accuracy", None)
+    output: str | None = option("a folder for summary.csv, summary.md, history.png, slice.png, importance.png", None)
+    storage: str | None = option("the sweep's storage, if not study.journal in the folder", None)
+
+
+def main() -> None:
+    options = read(Summarize)
+    from experiments.summarize import summarize
+
+    summarize(options.runs, options.metric, options.output, options.storage)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        stop(error)

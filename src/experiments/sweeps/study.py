@@ -1,0 +1,361 @@
+"""One study, shared by processes that may die at any moment, on one machine or several.
+
+What is in it is true even if a process was killed while writing: the journal's lock is the system's, which frees it
+when its holder dies, and half a line at its end is cut off. Every process that runs trials holds a lock beside the
+storage; a running trial whose process is gone is failed and goes back into the queue. A database server has no folder
+to lock in: there, a process that sends no sign of life for ``GRACE`` seconds counts as gone.
+"""
+
+import logging
+import os
+import secrets
+import threading
+import warnings
+from collections.abc import Callable, Container, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from experiments.errors import UserError
+from experiments.sweeps.space import Space
+
+log = logging.getLogger(__name__)
+JOURNAL = "study.journal"
+BEAT, GRACE = 30, 120  # seconds
+MOST_DEATHS = 10  # a trial that kills its process time and again is failed for good
+# What a trial says of itself beside its parameters
+OWNER, DIRECTORY, LOST, RETRY_OF, DEATHS, ERROR = "owner", "directory", "lost", "retry_of", "deaths", "error"
+STATUS = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+MAY_DIFFER = ("data_root", "data.root", "trainer.accelerator", "trainer.devices")  # between machines
+SWEEP = "sweep"  # what a study says of its sweep
+_HELD: dict[tuple[str, int], tuple[str, FileLock | None]] = {}  # this process's name and lock as an owner of trials
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class SystemLock(JournalFileOpenLock):
+    """The journal's lock by the system: optuna's own outlives a killed holder by 30 seconds."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = FileLock(path)
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        """Free it."""
+        self._lock.release()
+
+
+class Journal(JournalFileBackend):
+    """A journal that goes on behind a line whose writer was killed."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        super().__init__(str(path), SystemLock(beside(path, "lock")))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Cut off half a line, then append."""
+        self._lock.acquire()
+        try:
+            with self._path.open("rb+") as file:
+                content_ends = file.seek(0, os.SEEK_END)
+                if content_ends:
+                    file.seek(content_ends - 1)
+                    if file.read(1) != b"\n":
+                        file.seek(0)
+                        file.truncate(file.read().rfind(b"\n") + 1)
+            super().append_logs(logs)
+        finally:
+            self._lock.release()
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """A hidden file that belongs to a storage's file."""
+    return path.with_name(f".{path.name}.{suffix}")
+
+
+def file_of(address: str) -> Path | None:
+    """The file that a storage lies in; None for a database server."""
+    if "://" not in address:
+        return Path(address)
+    if address.startswith("sqlite"):
+        return Path(address.partition(":///")[2].partition("?")[0])
+    return None
+
+
+def shown(address: str) -> str:
+    """A storage as it may be printed: without a password."""
+    if "://" not in address:
+        return os.path.relpath(address)
+    from sqlalchemy.engine import make_url
+
+    return make_url(address).render_as_string(hide_password=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without optuna's warnings that heartbeats are young, and meant for its own loop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", message="Heartbeat of storage")
+        yield
+
+
+@lru_cache
+def opened(address: str, process: int) -> BaseStorage:
+    """A process's connection to a storage: the path of a journal, or the URL of a database."""
+    file = file_of(address)
+    if "://" not in address:
+        assert file is not None
+        return JournalStorage(Journal(file))
+    if file is not None:
+        return RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
+    with quiet():
+        return RDBStorage(address, heartbeat_interval=BEAT, grace_period=GRACE)
+
+
+class Study(optuna.Study):
+    """A study whose failures teach the sampler too.
+
+    Optuna's samplers pass over failed trials, so TPE comes back again and again to a choice that always fails: it
+    looks untried. Here, who asks for pruned trials also gets the failed ones, as pruned before their first value.
+    """
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        wanted = super()._get_trials(deepcopy, states, use_cache)
+        if states is None or TrialState.PRUNED not in states or TrialState.FAIL in states:
+            return wanted
+        failed = []
+        for trial in super()._get_trials(deepcopy, (TrialState.FAIL,), use_cache):
+            if trial.params and LOST not in trial.user_attrs:
+                seen = copy(trial)
+                seen.state, seen.intermediate_values = TrialState.PRUNED, {}
+                failed.append(seen)
+        return sorted([*wanted, *failed], key=lambda trial: trial.number)
+
+
+@dataclass
+class SharedStudy:
+    """A study in a storage that many processes share. Travels to other processes as these plain values.
+
+    ``space`` is what is searched, ``fixed`` the overrides that all trials have in common.
+    """
+
+    address: str
+    name: str
+    direction: Literal["maximize", "minimize"]
+    metric: str
+    space: Space
+    fixed: list[str]
+    pruner: BasePruner = field(default_factory=NopPruner)
+
+    @property
+    def file(self) -> Path | None:
+        """The storage's file, if it is one."""
+        return file_of(self.address)
+
+    def lock(self) -> AbstractContextManager[Any]:
+        """Let no other process ask, count or give back meanwhile, where the storage is a file."""
+        return nullcontext() if self.file is None else FileLock(beside(self.file, "ask.lock"))
+
+    def study(self, sampler: BaseSampler | None = None) -> optuna.Study:
+        """The study as optuna's own object; without a sampler it serves to tell, not to ask.
+
+        Raises:
+            UserError: if the storage cannot be opened, or holds another sweep's study of this name.
+        """
+        sweep = {
+            **{name: str(one) for name, one in self.space.items()},
+            "hydra.sweeper.metric": self.metric,
+            "fixed": sorted(one for one in self.fixed if one.partition("=")[0] not in MAY_DIFFER),
+        }
+        try:
+            if self.file is not None:
+                self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.lock():
+                study = optuna.create_study(
+                    storage=opened(self.address, os.getpid()),
+                    sampler=sampler or RandomSampler(),
+                    pruner=self.pruner,
+                    study_name=self.name,
+                    direction=self.direction,
+                    load_if_exists=True,
+                )
+                study = Study(study.study_name, study._storage, study.sampler, study.pruner)
+                if SWEEP not in study.user_attrs:
+                    study.set_user_attr(SWEEP, sweep)
+        except Exception as error:  # whatever a file system, a database or its driver may say
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"the study in {shown(self.address)} cannot be opened: {reason}") from error
+        known = {**study.user_attrs[SWEEP], "hydra.sweeper.direction": study.direction.name.lower()}
+        ours = {**sweep, "hydra.sweeper.direction": self.direction}
+        different = [
+            f"{part}: {known.get(part, 'nothing')} -> {ours.get(part, 'nothing')}"
+            for part in dict.fromkeys([*known, *ours])
+            if known.get(part) != ours.get(part)
+        ]
+        if different:
+            raise UserError(
+                f"the study {self.name} in {shown(self.address)} is of another sweep:\n  "
+                + "\n  ".join(different)
+                + "\nGo on with it by the same command, or name another hydra.sweep.dir or hydra.sweeper.study_name."
+            )
+        return study
+
+    def owner(self) -> str:
+        """This process's name as an owner of trials; its lock is held until the process ends."""
+        key = self.address, os.getpid()
+        if key not in _HELD:
+            name, lock = secrets.token_hex(8), None
+            if self.file is not None:
+                folder = beside(self.file, "owners")
+                folder.mkdir(exist_ok=True)
+                lock = FileLock(folder / name)
+                lock.acquire()
+            _HELD[key] = name, lock
+        return _HELD[key][0]
+
+    def is_dead(self, trial: FrozenTrial, stale: set[int]) -> bool:
+        """Whether the process of a running trial is gone."""
+        if self.file is None:
+            return trial._trial_id in stale
+        owner = trial.user_attrs.get(OWNER)
+        path = beside(self.file, "owners") / str(owner)
+        if owner is None or not path.exists():
+            return True  # owners are named under the lock that is held here: it was killed in between
+        try:
+            with FileLock(path).acquire(timeout=0):
+                return True
+        except (Timeout, OSError):
+            return False
+
+    def recover(self, study: optuna.Study) -> int:
+        """Fail the running trials of processes that are gone and put them back into the queue; returns how many."""
+        stale: set[int] = set()
+        if self.file is None:
+            stale = set(study._storage._get_stale_trial_ids(study._study_id))  # type: ignore[attr-defined]
+        dead = [trial for trial in running(study) if self.is_dead(trial, stale)]
+        for trial in dead:
+            at_work = DIRECTORY in trial.user_attrs  # a process that died before is not the trial's fault
+            self._requeue(study, trial, trial.user_attrs.get(DEATHS, 0) + at_work)
+        return len(dead)
+
+    def ask(
+        self, study: optuna.Study, total: int, sampler_of: Callable[[int], BaseSampler] | None = None
+    ) -> Trial | None:
+        """A new trial, or one from the queue; None if ``total`` trials are done or under way.
+
+        ``sampler_of`` makes the sampler for the trial of a number, if not the study's own is to be asked.
+        """
+        with self.lock(), quiet():
+            self.recover(study)
+            if len(counted(study)) >= total:
+                return None
+            trial = study.ask()
+            trial.set_user_attr(OWNER, self.owner())
+            if self.file is None:
+                study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+                # without a lock, others may have asked at the same moment: the last ones step back
+                if len([other for other in counted(study) if other.number < trial.number]) >= total:
+                    trial.set_user_attr(LOST, "one more than asked for")
+                    study.tell(trial, state=TrialState.FAIL)
+                    return None
+            if sampler_of is not None:
+                study.sampler = sampler_of(trial.number)
+            for name, one in self.space.items():
+                trial._suggest(name, one)
+            return trial
+
+    def claim(self, study: optuna.Study, number: int) -> Trial | None:
+        """The trial of this number for this process to run; None if it is no longer to be run."""
+        with self.lock():
+            trial = next(one for one in study.get_trials(deepcopy=False) if one.number == number)
+            if trial.state != TrialState.RUNNING:
+                return None
+            claimed = Trial(study, trial._trial_id)
+            claimed.set_user_attr(OWNER, self.owner())
+            return claimed
+
+    def give_back(self, study: optuna.Study, number: int) -> None:
+        """Put a trial of this process that was interrupted back into the queue."""
+        with self.lock():
+            trial = study.trials[number]
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get(OWNER) == self.owner():
+                self._requeue(study, trial, trial.user_attrs.get(DEATHS, 0))
+
+    def _requeue(self, study: optuna.Study, trial: FrozenTrial, deaths: int) -> None:
+        # In this order no moment is left in which a kill could lose a trial or have it run twice.
+        storage, state = study._storage, TrialState.FAIL
+        if deaths >= MOST_DEATHS:
+            storage.set_trial_user_attr(trial._trial_id, ERROR, f"its process died {deaths} times")
+        else:
+            queued = any(other.user_attrs.get(RETRY_OF) == trial.number for other in study.get_trials(deepcopy=False))
+            if not queued and trial.params.keys() == self.space.keys():
+                study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number, DEATHS: deaths})
+            storage.set_trial_user_attr(trial._trial_id, LOST, "its process ended before it did")
+        try:
+            storage.set_trial_state_values(trial._trial_id, state)
+        except optuna.exceptions.UpdateFinishedTrialError:  # it lived, and ended just now
+            log.warning("trial %s ended while it was taken for dead", trial.number)
+
+    @contextmanager
+    def alive(self, study: optuna.Study, trial: Trial) -> Iterator[None]:
+        """Send signs of life to a database server while a trial runs."""
+        if self.file is not None:
+            yield
+            return
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT):
+                study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def counted(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that count: those that ended by themselves, and those that run."""
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.state != TrialState.WAITING and LOST not in trial.user_attrs]
+
+
+def running(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that are under way, or were when their process died."""
+    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+
+def best(study: optuna.Study) -> FrozenTrial | None:
+    """The best trial that was not pruned, if there is one yet."""
+    try:
+        return study.best_trial
+    except ValueError:
+        return None

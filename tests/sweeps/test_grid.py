@@ -1,0 +1,43 @@
+import json
+
+import pytest
+
+from experiments.sweeps.launching import SomeFailed
+from tests.sweeps.conftest import SMALL, numbers, statuses
+
+
+def test_a_failing_job_is_named_and_the_others_go_on(multirun):
+    with pytest.raises(SomeFailed) as ending:
+        multirun("grid", "optimizer=nadam", "+optimizer.momentum_decay=0.1,-1,0.01", "seed=0,1", *SMALL)
+    assert "2 of 6 runs failed" in str(ending.value)
+    assert "grid/2: the optimizer refuses its arguments: Invalid momentum_decay value: -1" in str(ending.value)
+
+
+def test_the_table_at_the_end_has_every_run_the_best_first(multirun, capsys, tmp_path):
+    with pytest.raises(SomeFailed):
+        multirun("grid", "optimizer=nadam", "+optimizer.momentum_decay=-1,0.01,0.1", *SMALL)
+    folder = tmp_path / "grid"
+    assert numbers(folder) == [0, 1, 2]
+    assert statuses(folder) == ["failed", "finished", "finished"]
+    assert "Traceback" in (folder / "0" / "error.txt").read_text()
+    assert "Invalid momentum_decay value: -1" in (folder / "0" / "error.txt").read_text()
+    results = {n: json.loads((folder / n / "summary.json").read_text()) for n in "12"}
+    best = max(results, key=lambda name: results[name]["val/accuracy"])
+    assert "test/accuracy" in results[best]  # grids test, sweeps do not
+    lines = capsys.readouterr().out.splitlines()
+    header = next(index for index, line in enumerate(lines) if line.startswith("run  status"))
+    assert lines[header].split()[:4] == ["run", "status", "val/accuracy", "test/accuracy"]
+    assert lines[header].endswith("optimizer.momentum_decay")
+    assert lines[header + 1].split()[:2] == [best, "finished"]
+    assert lines[header + 3].split()[:2] == ["0", "failed"]
+    assert "look at it again: python scripts/summarize.py runs=grid" in lines
+
+
+def test_a_grid_that_goes_well_ends_well(multirun):
+    folder = multirun("grid", "model.net.activation=ReLU,Tanh", *SMALL, "trainer.max_epochs=1")
+    assert statuses(folder) == ["finished", "finished"]
+
+
+def test_a_run_of_several_processes_is_refused_inside_a_multirun(multirun):
+    with pytest.raises(SomeFailed, match="a run of 2 processes cannot be a job of a multirun"):
+        multirun("ddp", "trainer=ddp", "trainer.devices=2", "seed=0", *SMALL)

@@ -1,0 +1,133 @@
+"""Sweeps of several processes, as users start them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+import pytest
+
+from experiments.sweeps.needs import installed
+from experiments.sweeps.study import counted, opened
+from tests.conftest import ROOT
+from tests.sweeps.conftest import LR, SMALL, numbers, statuses
+
+pytestmark = pytest.mark.slow
+COMMAND = ("-m", "hydra/sweeper=optuna", LR, "model.net.activation=ReLU,nonsense", *SMALL)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start ``scripts/train.py *arguments``; what still runs at the end is ended, with its workers."""
+    started = []
+
+    def run(*arguments: str) -> subprocess.Popen:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("EXPERIMENTS_")}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments],
+                cwd=tmp_path,
+                env=clean,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
+        return started[-1]
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def trials(address):
+    study = optuna.load_study(study_name="mlp-digits", storage=opened(address, os.getpid()))
+    return counted(study)
+
+
+@pytest.mark.parametrize("storage", ["journal", "sqlite"])
+def test_two_parents_on_one_study_make_the_total_together(start, tmp_path, storage):
+    address = f"sqlite:///{tmp_path}/study.db" if storage == "sqlite" else str(tmp_path / "both" / "study.journal")
+    command = (*COMMAND, "hydra.sweeper.n_trials=12", f"hydra.sweeper.storage={address}", "hydra.sweep.dir=both")
+    processes = [start(*command), start(*command)]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    done = trials(address)
+    assert len(done) == 12
+    assert {trial.state.name for trial in done} <= {"COMPLETE", "PRUNED", "FAIL"}
+    assert numbers(tmp_path / "both") == sorted(trial.number for trial in done)
+    for process_output in printed:
+        assert "(12 of 12" in process_output
+    owners = {trial.user_attrs["owner"] for trial in done}
+    assert 1 <= len(owners) <= 2
+
+
+def test_workers_share_a_study_and_the_parent_shows_it(start, tmp_path):
+    process = start(*COMMAND, "hydra.sweeper.n_trials=12", "hydra.sweeper.workers=2", "hydra.sweep.dir=two")
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    lines = [line for line in printed.splitlines() if line.startswith("trial ")]
+    assert len(lines) == 12
+    assert lines[-1].partition("(")[2].startswith("12 of 12")
+    assert "train and test it: python " in printed
+    assert len({trial.user_attrs["owner"] for trial in trials(str(tmp_path / "two" / "study.journal"))}) == 2
+    assert len(list((tmp_path / "two" / "workers").glob("*.log"))) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(start, tmp_path, workers):
+    command = (
+        *COMMAND, "hydra.sweeper.n_trials=6", f"hydra.sweeper.workers={workers}", "hydra.sweep.dir=stopped",
+        "callbacks=minimal", "trainer.max_epochs=12", "trainer.limit_train_batches=1.0",
+    )  # fmt: skip
+    process = start(*[one for one in command if one != "callbacks.rolling_checkpoint=null"])
+    for line in process.stdout:
+        if line.startswith("trial "):
+            break
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, printed
+    assert "go on with: python " in printed
+    assert "hydra.sweep.dir=" in printed.partition("go on with:")[2]
+    address = str(tmp_path / "stopped" / "study.journal")
+    assert not [trial for trial in trials(address) if trial.state.name == "RUNNING"]
+    process = start(*[one for one in command if one != "callbacks.rolling_checkpoint=null"])
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert len(trials(address)) == 6
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
+def test_a_launcher_runs_a_sweep(start, tmp_path, launcher):
+    if not installed(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"):
+        pytest.skip(f"hydra/launcher={launcher} is not installed")
+    process = start(
+        *COMMAND, f"hydra/launcher={launcher}", "hydra.sweeper.n_trials=6", "hydra.sweeper.workers=3",
+        "hydra.sweep.dir=jobs",
+    )  # fmt: skip
+    printed, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, printed
+    done = trials(str(tmp_path / "jobs" / "study.journal"))
+    assert [trial.number for trial in done] == numbers(tmp_path / "jobs") == list(range(6))
+    found = sorted(trial.state.name for trial in done)
+    names = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+    assert sorted(names[status] for status in statuses(tmp_path / "jobs")) == found
+    overrides = (tmp_path / "jobs" / "3" / "overrides.yaml").read_text()
+    assert f"optimizer.lr={done[3].params['optimizer.lr']}" in overrides
+
+
+def test_a_launcher_runs_a_grid_with_a_job_that_fails(start, tmp_path):
+    if not installed("hydra_plugins.hydra_joblib_launcher"):
+        pytest.skip("hydra/launcher=joblib is not installed")
+    process = start("-m", "hydra/launcher=joblib", "optimizer.lr=-1,0.01", "hydra.sweep.dir=grid", *SMALL)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, printed
+    assert "1 of 2 runs failed" in printed
+    assert json.loads((tmp_path / "grid" / "1" / "summary.json").read_text())["status"] == "finished"
+    assert "Traceback" in (tmp_path / "grid" / "0" / "error.txt").read_text()

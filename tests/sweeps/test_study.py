@@ -1,0 +1,212 @@
+"""The study's storage among processes that die: real files, real kills."""
+
+import os
+import random
+import signal
+import sys
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.pruners import MedianPruner
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from experiments.errors import UserError
+from experiments.sweeps import study as studies
+from experiments.sweeps.study import DIRECTORY, LOST, RETRY_OF, SharedStudy, counted
+
+SPACE = {"x": FloatDistribution(0, 1)}
+forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with threads")
+
+
+@pytest.fixture(params=["journal", "sqlite", "server"])
+def shared(request, tmp_path, monkeypatch):
+    """A study in each kind of storage; a server is played by SQLite that is told to have no file."""
+    address = str(tmp_path / "study.journal") if request.param == "journal" else f"sqlite:///{tmp_path}/study.db"
+    if request.param == "server":
+        monkeypatch.setattr(studies, "file_of", lambda address: None)
+        monkeypatch.setattr(studies, "GRACE", 1)
+        monkeypatch.setattr(studies, "BEAT", 1)
+    return SharedStudy(address, "name", "maximize", "val/accuracy", SPACE, ["model=mlp"], MedianPruner())
+
+
+def in_child(function) -> int:
+    """Call in a forked process; its exit code."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_ask_and_tell_until_the_total(shared):
+    study = shared.study(RandomSampler(seed=0))
+    values = []
+    while (trial := shared.ask(study, 5)) is not None:
+        study.tell(trial, trial.params["x"])
+        values.append(trial.params["x"])
+    assert len(set(values)) == 5
+    assert studies.best(study).value == max(values)
+    assert shared.ask(study, 5) is None
+    again = shared.ask(study, 6)
+    assert again.number == 5
+
+
+@forks
+def test_the_trial_of_a_killed_process_is_run_again_and_counts_once(shared):
+    if shared.file is None:
+        pytest.skip("a server notices after a while: the next test")
+
+    def ask_and_die():
+        shared.ask(shared.study(RandomSampler(seed=1)), 3)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(ask_and_die) == -signal.SIGKILL
+    study = shared.study(RandomSampler(seed=0))
+    assert len(counted(study)) == 1
+    x = study.trials[0].params["x"]
+    again = shared.ask(study, 3)
+    assert (again.number, again.params["x"]) == (1, x)
+    first, second = study.trials
+    assert (first.state, second.state) == (TrialState.FAIL, TrialState.RUNNING)
+    assert LOST in first.user_attrs
+    assert second.user_attrs[RETRY_OF] == 0
+    assert len(counted(study)) == 1
+    # this process lives: nobody takes its trial
+    assert in_child(lambda: shared.recover(shared.study()) and os._exit(3)) == 0
+    study.tell(again, 0.5)
+    done = 1
+    while (trial := shared.ask(study, 3)) is not None:
+        study.tell(trial, 0.1)
+        done += 1
+    assert done == len(counted(study)) == 3
+
+
+def test_a_server_takes_a_silent_trial_for_dead_and_a_beating_one_for_alive(shared):
+    import time
+
+    if shared.file is not None:
+        pytest.skip("files have locks")
+    study = shared.study(RandomSampler(seed=0))
+    alive, dead = shared.ask(study, 3), shared.ask(study, 3)
+    with shared.alive(study, alive):
+        time.sleep(2.5)
+        assert shared.recover(study) == 1
+    assert [trial.state for trial in study.trials[:2]] == [TrialState.RUNNING, TrialState.FAIL]
+    assert study.trials[dead.number + 1].user_attrs[RETRY_OF] == dead.number
+
+
+def test_what_is_given_back_is_asked_for_next(shared):
+    study = shared.study(RandomSampler(seed=0))
+    trial = shared.ask(study, 2)
+    shared.give_back(study, trial.number)
+    shared.give_back(study, trial.number)
+    assert counted(study) == []
+    assert shared.ask(study, 2).params == trial.params
+    assert shared.claim(study, trial.number) is None
+    assert shared.claim(study, trial.number + 1) is not None
+
+
+@forks
+def test_a_process_that_dies_before_its_trial_began_is_not_held_against_it(shared, monkeypatch):
+    if shared.file is None:
+        pytest.skip("a server notices after a while")
+    monkeypatch.setattr(studies, "MOST_DEATHS", 2)
+
+    def ask_and_die(begin):
+        study = shared.study(RandomSampler(seed=1))
+        trial = shared.ask(study, 1)
+        if begin:
+            trial.set_user_attr(DIRECTORY, "somewhere")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    for begin in (False, False, False, True):
+        in_child(lambda begin=begin: ask_and_die(begin))
+    study = shared.study(RandomSampler(seed=1))
+    trial = shared.ask(study, 1)
+    assert trial is not None
+    assert len({str(one.params) for one in study.trials}) == 1
+    trial.set_user_attr(DIRECTORY, "somewhere")
+    assert studies.counted(study)[0].user_attrs["deaths"] == 1
+
+
+def test_a_trial_that_kills_its_process_time_and_again_fails(shared, monkeypatch):
+    monkeypatch.setattr(studies, "MOST_DEATHS", 3)
+    study = shared.study(RandomSampler(seed=0))
+    for death in range(3):
+        trial = shared.ask(study, 1)
+        shared._requeue(study, study.trials[trial.number], death + 1)
+    assert shared.ask(study, 1) is None
+    (failed,) = counted(study)
+    assert failed.state == TrialState.FAIL
+    assert failed.user_attrs["error"] == "its process died 3 times"
+
+
+@forks
+@pytest.mark.parametrize("seed", range(3))
+def test_a_journal_whose_writer_was_killed_goes_on(tmp_path, seed):
+    """Kill a process that writes as fast as it can, holding the lock most of the time."""
+    shared = SharedStudy(str(tmp_path / "study.journal"), "name", "maximize", "val/accuracy", SPACE, [])
+    shared.study()
+    child = os.fork()
+    if child == 0:
+        study = shared.study(RandomSampler(seed=seed))
+        while True:
+            study.tell(shared.ask(study, 10_000), 0.5)
+    import time
+
+    time.sleep(random.Random(seed).uniform(0.2, 0.4))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with open(shared.address, "ab") as file:
+        file.write(b'{"op_code": 5, "half a li')
+    study = shared.study(RandomSampler(seed=9))
+    done = len(counted(study))
+    assert done > 5
+    trial = shared.ask(study, done + 1)
+    study.tell(trial, 0.7)
+    states = {trial.state for trial in counted(study)}
+    assert states == {TrialState.COMPLETE}
+    studies.opened.cache_clear()
+    assert len(counted(shared.study())) in (done, done + 1)
+
+
+def test_another_sweep_is_refused_with_what_differs(shared):
+    shared.study()
+    other = SharedStudy(
+        shared.address, "name", "minimize", "val/loss", {"x": FloatDistribution(0, 2), "y": SPACE["x"]}, ["model=cnn"]
+    )
+    with pytest.raises(UserError, match="hydra.sweeper.study_name") as refusal:
+        other.study()
+    for words in ("x: FloatDistribution(high=1.0", "y: nothing -> Float", "val/accuracy -> val/loss", "model=cnn"):
+        assert words in str(refusal.value), words
+    elsewhere = SharedStudy(
+        shared.address, "name", *("maximize", "val/accuracy"), SPACE, ["model=mlp", "data.root=b"]
+    )
+    elsewhere.study()  # files may lie elsewhere on another machine
+
+
+@pytest.mark.parametrize("address", ["nonsense://host/db", "postgresql://nobody@127.0.0.1:1/none"])
+def test_a_storage_that_cannot_be_opened_is_named_without_its_password(address):
+    with pytest.raises(UserError, match="cannot be opened"):
+        SharedStudy(address, "name", "maximize", "val/accuracy", SPACE, []).study()
+    assert studies.shown("mysql://me:secret@host/db") == "mysql://me:***@host/db"
+
+
+def test_tpe_learns_from_failures(tmp_path):
+    """Optuna alone fails 38 of the last 40 trials here: it takes the choice that always fails for untried."""
+    choices = SPACE | {"c": CategoricalDistribution(["good", "fair", "fails"])}
+    shared = SharedStudy(str(tmp_path / "study.journal"), "name", "maximize", "val/accuracy", choices, [])
+    study = shared.study()
+    while (trial := shared.ask(study, 60, lambda number: TPESampler(seed=number))) is not None:
+        if trial.params["c"] == "fails":
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, trial.params["x"] + (trial.params["c"] == "good"))
+    failed = [trial.number for trial in study.trials if trial.state == TrialState.FAIL]
+    assert failed  # they are failed trials all the same
+    assert len([number for number in failed if number >= 20]) <= 8

@@ -1,0 +1,142 @@
+"""Summaries of run directories written by hand, so that every number is known, and of a real sweep."""
+
+import csv
+import json
+import math
+import statistics
+
+import pytest
+
+from experiments import summarize as summaries
+from experiments.errors import UserError
+from experiments.summarize import over_seeds, ranked, rows, runs_in, summarize, table_of
+from tests.sweeps.conftest import LR, SMALL, multirun  # noqa: F401  # a fixture
+
+LENGTH = {"trainer": {"max_epochs": 3}}
+
+
+def write_run(folder, overrides, config=None, **summary):
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(json.dumps(config or {}))
+    (folder / "overrides.yaml").write_text(json.dumps(overrides))
+    if summary:
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two settings with three seeds each, one that failed, one that was interrupted, one half-written."""
+    for lr in (0.1, 0.2):
+        for seed in (0, 1, 2):
+            accuracy = 0.9 + lr / 10 + seed / 1000
+            write_run(
+                tmp_path / f"{lr}-{seed}", [f"optimizer.lr={lr}", f"seed={seed}", "trainer.max_epochs=3"],
+                {"optimizer": {"lr": lr}, "seed": seed, **LENGTH}, status="finished",
+                **{"val/accuracy": accuracy, "test/accuracy": accuracy - 0.01, "train_seconds": 1.0},
+            )  # fmt: skip
+    write_run(
+        tmp_path / "failed",
+        ["optimizer.lr=-1", "seed=0"],
+        {"optimizer": {"lr": -1}, "seed": 0, **LENGTH},
+        status="failed",
+    )
+    write_run(
+        tmp_path / "interrupted", ["optimizer.lr=0.3", "seed=0"], {"optimizer": {"lr": 0.3}, "seed": 0, **LENGTH}
+    )
+    write_run(tmp_path / "half", ["optimizer.lr=0.3", "seed=1"], {"optimizer": {"lr": 0.3}, "seed": 1, **LENGTH})
+    (tmp_path / "half" / "summary.json").write_text('{"status": "fini')
+    return tmp_path
+
+
+def test_runs_are_ranked_by_what_they_reached_and_columns_are_what_varied(folder):
+    runs = ranked(runs_in(folder), "val/accuracy", False)
+    assert [run.name for run in runs] == [
+        "0.2-2", "0.2-1", "0.2-0", "0.1-2", "0.1-1", "0.1-0", "half", "interrupted", "failed"
+    ]  # fmt: skip
+    table = rows(runs, "val/accuracy")
+    assert list(table[0]) == [
+        "run", "status", "val/accuracy", "test/accuracy", "train_seconds", "optimizer.lr", "seed"
+    ]  # fmt: skip
+    assert table[0]["optimizer.lr"] == 0.2
+    assert [row["status"] for row in table[6:]] == ["interrupted", "interrupted", "failed"]
+    assert ranked(runs, "val/accuracy", True)[0].name == "0.1-0"
+
+
+def test_seeds_are_averaged(folder):
+    first, second = over_seeds(runs_in(folder), "val/accuracy", False)
+    values = [0.9 + 0.02 + seed / 1000 for seed in range(3)]
+    assert first["seeds"] == 3
+    assert first["optimizer.lr"] == 0.2
+    assert first["val/accuracy"] == pytest.approx(statistics.fmean(values))
+    assert first["val/accuracy ±"] == pytest.approx(statistics.stdev(values))
+    assert second["optimizer.lr"] == 0.1
+
+
+def test_csv_markdown_and_text_say_the_same(folder, tmp_path, capsys):
+    summarize(folder, output=tmp_path / "out")
+    with (tmp_path / "out" / "summary.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert table[0]["run"] == "0.2-2"
+    assert float(table[0]["val/accuracy"]) == pytest.approx(0.922)
+    markdown = (tmp_path / "out" / "summary.md").read_text().splitlines()
+    assert markdown[0].startswith("| run | status | val/accuracy |")
+    assert markdown[2].startswith("| 0.2-2 | finished | 0.922 |")
+    printed = capsys.readouterr().out
+    assert (
+        "the best again, with test: python scripts/train.py optimizer.lr=0.2 seed=2 trainer.max_epochs=3" in printed
+    )
+    pytest.importorskip("matplotlib")
+    for name in ("history", "slice"):
+        assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_group_without_an_override_shows_the_default_choice(tmp_path):
+    for name, overrides, choice in (("a", ["model=cnn"], "cnn"), ("b", ["seed=0"], "mlp")):
+        write_run(tmp_path / name, overrides, {"seed": 0}, status="finished", **{"val/accuracy": 0.5})
+        (tmp_path / name / ".hydra").mkdir()
+        (tmp_path / name / ".hydra" / "hydra.yaml").write_text(
+            json.dumps({"hydra": {"runtime": {"choices": {"model": choice}}}})
+        )
+    assert [run.varied for run in runs_in(tmp_path)] == [{"model": "cnn"}, {"model": "mlp"}]
+
+
+def test_what_cannot_be_shown_is_said(folder, tmp_path):
+    with pytest.raises(UserError, match="there are no runs in"):
+        runs_in(tmp_path / "nowhere")
+    with pytest.raises(
+        UserError, match="metric=val/f1 is in no run's summary; there are test/accuracy, val/accuracy"
+    ):
+        summarize(folder, metric="val/f1")
+    with pytest.raises(UserError, match=r"storage=.*nothing\.journal: there is no such file"):
+        summarize(folder, storage=str(tmp_path / "nothing.journal"))
+    assert summaries.shown(math.nan) == summaries.shown(None) == "-"
+
+
+def test_a_real_sweep_is_summarized_with_its_study_even_unfinished(multirun, capsys, tmp_path):  # noqa: F811
+    folder = multirun(
+        "sweep", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=10", LR, "model.net.activation=ReLU,nonsense", *SMALL
+    )  # fmt: skip
+    (folder / "0" / "summary.json").unlink()  # as if it had been killed
+    capsys.readouterr()
+    runs = summarize(folder, output=tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert len(runs) == 10
+    assert "study mlp-digits: 10 trials, " in printed
+    assert "optimizer.lr" in printed.splitlines()[0]
+    assert "parameter" in printed
+    assert "test=false" not in printed
+    assert {run.status for run in runs} >= {"finished", "failed"}
+    assert runs[0].summary["val/accuracy"] == max(run.summary.get("val/accuracy") or 0.0 for run in runs)
+    assert (tmp_path / "out" / "importance.png").is_file()
+    assert table_of(folder).splitlines()[1].split()[0] == runs[0].name
+
+
+def test_it_needs_no_torch(folder):
+    import subprocess
+    import sys
+
+    code = f"import sys; from experiments.summarize import summarize; summarize({str(folder)!r}); " + (
+        "print('heavy:', sorted({'torch', 'lightning', 'sklearn'} & set(sys.modules)))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "heavy: []"
