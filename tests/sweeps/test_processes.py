@@ -125,9 +125,16 @@ def test_a_launcher_runs_a_sweep(start, tmp_path, launcher):
 def test_a_launcher_runs_a_grid_with_a_job_that_fails(start, tmp_path):
     if not installed("hydra_plugins.hydra_joblib_launcher"):
         pytest.skip("hydra/launcher=joblib is not installed")
-    process = start("-m", "hydra/launcher=joblib", "optimizer.lr=-1,0.01", "hydra.sweep.dir=grid", *SMALL)
+    process = start(
+        "-m",
+        "hydra/launcher=joblib",
+        "optimizer=nadam",
+        "+optimizer.momentum_decay=-1,0.01",
+        "hydra.sweep.dir=grid",
+        *SMALL,
+    )
     printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 1, printed
+    assert process.returncode == 2, printed
     assert "1 of 2 runs failed" in printed
     assert json.loads((tmp_path / "grid" / "1" / "summary.json").read_text())["status"] == "finished"
     assert "Traceback" in (tmp_path / "grid" / "0" / "error.txt").read_text()
