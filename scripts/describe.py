@@ -5,6 +5,7 @@ import sys
 
 from experiments.composition import compose
 from experiments.errors import UserError, stop
+from experiments.imports import unwatched
 
 HELP = """\
 Describe a network without training it: python scripts/describe.py model=cnn data=mnist
@@ -25,7 +26,8 @@ def main() -> None:
         raise UserError(f"{inputs[-1]} must be whole numbers: channels, then sides, such as input=[1,28]")
     sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
     config = compose(*(argument for argument in arguments if argument not in inputs))
-    from experiments.describe import describe, show
+    with unwatched():
+        from experiments.describe import describe, show
 
     show(describe(config, None if sizes is None else [int(size) for size in sizes]))
 

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from experiments.errors import UserError, stop
+from experiments.imports import unwatched
 from experiments.options import gathered, option, read
 
 
@@ -26,7 +27,8 @@ class Evaluate:
 def main() -> None:
     options = read(Evaluate)
     sys.path.append(os.getcwd())  # where a trusted package of the user's may lie
-    from experiments.evaluate import evaluate
+    with unwatched():
+        from experiments.evaluate import evaluate
 
     results = evaluate(
         options.run, options.checkpoint, options.data, options.data_keys, options.accelerator, options.trust

@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from experiments.errors import UserError, stop
+from experiments.imports import unwatched
 from experiments.options import option, read
 
 
@@ -26,8 +27,9 @@ class Export:
 def main() -> None:
     options = read(Export)
     sys.path.append(os.getcwd())  # where a trusted package of the user's may lie
-    from experiments import runs
-    from experiments.export import export
+    with unwatched():
+        from experiments import runs
+        from experiments.export import export
 
     checkpoint = runs.checkpoint_of(options.run, options.checkpoint)
     print(f"written: {export(checkpoint, options.format, options.output, options.trust)}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from experiments.composition import compose
 from experiments.errors import UserError, stop
+from experiments.imports import unwatched
 from experiments.options import option, read
 
 sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
@@ -31,7 +32,8 @@ def main() -> None:
     options = read(FindLR, [argument for argument in sys.argv[1:] if argument not in overrides])
     with tempfile.TemporaryDirectory() as folder:
         config = compose(*overrides, f"run_dir={folder}")
-        from experiments.find_lr import can_draw, find_lr
+        with unwatched():
+            from experiments.find_lr import can_draw, find_lr
 
         picture = options.picture if can_draw() else None
         fastest, lowest = find_lr(config, options.min_lr, options.max_lr, options.steps, picture)

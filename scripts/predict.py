@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from experiments.errors import UserError, stop
+from experiments.imports import unwatched
 from experiments.options import option, read
 
 SOME_FAILED = 3
@@ -32,8 +33,9 @@ class Predict:
 def main() -> None:
     options = read(Predict)
     sys.path.append(os.getcwd())  # where a trusted package of the user's may lie
-    from experiments import runs
-    from experiments.prediction import predict_files
+    with unwatched():
+        from experiments import runs
+        from experiments.prediction import predict_files
 
     path = runs.checkpoint_of(options.run, options.checkpoint)
     done, failed = predict_files(

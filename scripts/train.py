@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from experiments.commands import refused, rehearsed
 from experiments.composition import hint, plain, register_resolvers
 from experiments.errors import Stopped, UserError, stop
+from experiments.imports import unwatched
 from experiments.sweeps.needs import missing_extra
 
 register_resolvers()
@@ -20,7 +21,8 @@ sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_modu
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(config: DictConfig) -> None:
-    from experiments.run import train  # torch and lightning take seconds: never before the config is composed
+    with unwatched():
+        from experiments.run import train  # torch and lightning take seconds: never before the config is composed
 
     job = HydraConfig.get()
     try:
