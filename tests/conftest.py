@@ -11,6 +11,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other; threads that wait for each other crawl
+
 import numpy as np
 import pytest
 import torch

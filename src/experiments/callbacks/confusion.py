@@ -28,9 +28,10 @@ class Confusion(Watching):
 
     def update(self, images: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count true and predicted classes; what is labelled with no class counts nothing."""
-        known = (labels >= 0) & (labels < len(self._counts))
-        where = (labels.clamp(0, len(self._counts) - 1), logits.argmax(1))
-        self._counts.index_put_(where, known.long(), accumulate=True)
+        size = len(self._counts)
+        known = (labels >= 0) & (labels < size)
+        where = labels[known] * size + logits.argmax(1)[known]
+        self._counts += torch.bincount(where, minlength=size * size).view_as(self._counts)
 
     def end(self, trainer: Trainer, stage: str) -> None:
         """Sum over ranks."""
@@ -71,8 +72,10 @@ class PRCurves(Watching):
         """Count each class's probability on each image, by whether the image is of that class."""
         classes = torch.arange(len(self.class_names), device=logits.device)
         step = (probabilities(logits) * (self.num_thresholds - 1)).long()
-        where = ((labels[:, None] == classes).long(), classes.expand_as(step), step)
-        self._counts.index_put_(where, torch.ones_like(step), accumulate=True)
+        own = (labels[:, None] == classes).long()
+        where = (own * len(classes) + classes) * self.num_thresholds + step
+        # far faster than index_put_, which adds one by one
+        self._counts += torch.bincount(where.flatten(), minlength=self._counts.numel()).view_as(self._counts)
 
     def end(self, trainer: Trainer, stage: str) -> None:
         """Sum over ranks."""
