@@ -33,7 +33,7 @@ REFUSED = [
     {"_target_": "experiments.nets.MLP", "_convert_": "none"},
     {"net": {"deep": [{"_target_": "os.getcwd"}]}},
     {"_target_": "experiments.nets.MLP", "activation": "${oc.env:HOME}"},
-    {"value": object()},
+    {"value": ...},
 ]
 
 

@@ -84,6 +84,7 @@ WIDTHS = (_widths, "whole numbers of at least 1")
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _whole(0, 2**32 - 1),
     "steps_per_execution": _whole(1, also=("auto",)),
+    "channels_last": (lambda value: value == "auto" or isinstance(value, bool), "auto, true or false"),
     "name": (_is_name, "a name, since a folder below runs gets it"),
     "data.*batch_size": COUNT,
     "data.val_size": EXTENT,
@@ -176,7 +177,7 @@ FAMILIES: dict[str, tuple[Any, str]] = {
     "mapping": (Mapping, "a mapping"),
 }
 #: Where what stands in the YAML is one of several kinds of value.
-ALSO = {"devices": ("text", "list"), "image_size": ("list",), "val_check_interval": ("text",)}
+ALSO = {"devices": ("text", "list"), "image_size": ("list",), "val_check_interval": ("text",), "channels_last": ("switch",)}
 
 
 def _family(value: Any) -> str | None:

@@ -96,12 +96,13 @@ class ResumableLoader(DataLoader[tuple[Tensor, ...]]):
     waiting: Clock | None = None
 
     def __iter__(self) -> Any:
-        batches = super().__iter__()
-        if self.waiting is None:
-            yield from batches
-            return
+        batches = super().__iter__()  # now, not with the first batch: it draws from torch's global generator
+        return batches if self.waiting is None else self._timed(batches, self.waiting)
+
+    @staticmethod
+    def _timed(batches: Iterator[Any], waiting: Clock) -> Iterator[Any]:
         while True:
-            with self.waiting:
+            with waiting:
                 batch = next(batches, None)
             if batch is None:
                 return
