@@ -177,7 +177,12 @@ FAMILIES: dict[str, tuple[Any, str]] = {
     "mapping": (Mapping, "a mapping"),
 }
 #: Where what stands in the YAML is one of several kinds of value.
-ALSO = {"devices": ("text", "list"), "image_size": ("list",), "val_check_interval": ("text",), "channels_last": ("switch",)}
+ALSO = {
+    "devices": ("text", "list"),
+    "image_size": ("list",),
+    "val_check_interval": ("text",),
+    "channels_last": ("switch",),
+}
 
 
 def _family(value: Any) -> str | None:
@@ -282,9 +287,9 @@ def place(name: str, value: Any, typed: Sequence[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as one would type it, cut where it is long."""
+    """A value as one would type it; of a long one, both ends."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:37]}...{text[-40:]}"
 
 
 def leaves(value: Any, name: str, ours: bool = True) -> Iterator[tuple[str, Any, bool, Mapping[str, Any]]]:

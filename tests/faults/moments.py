@@ -32,7 +32,7 @@ class SignalAt(Callback):
             whole_fsync = os.fsync
 
             def fsync(file) -> None:
-                checkpoint_files = [path.name for path in (self.marker.parent / "run" / "checkpoints").iterdir()]
+                checkpoint_files = [path.name for path in (self.marker.parent / "checkpoints").iterdir()]
                 writing = any(name.endswith(".tmp") for name in checkpoint_files)
                 if writing and sum(name.startswith("rolling") for name in checkpoint_files) == 2:
                     self.fire("write")
