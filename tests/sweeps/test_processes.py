@@ -19,6 +19,11 @@ pytestmark = pytest.mark.slow
 COMMAND = ("-m", "hydra/sweeper=optuna", LR, "model.net.activation=ReLU,nonsense", *SMALL)
 
 
+def _hear_ctrl_c() -> None:
+    """What a shell puts into the background, such as these tests, does not, and neither do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(tmp_path):
     """Start ``scripts/train.py *arguments``; what still runs at the end is ended, with its workers."""
@@ -34,6 +39,7 @@ def start(tmp_path):
                 text=True,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                preexec_fn=_hear_ctrl_c if os.name == "posix" else None,
             )
         )
         return started[-1]
