@@ -23,6 +23,7 @@ def only_run(folder: Path) -> Path:
 def test_the_default_recipe_reaches_its_accuracy_and_evaluate_repeats_it(script, tmp_path, model, least):
     process = script("train", f"model={model}", "trainer.accelerator=cpu")
     assert process.returncode == 0, process.stderr
+    assert "leaked" not in process.stderr  # what is kept out of garbage collection is let go at the end
     run = only_run(tmp_path)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "finished"

@@ -1,5 +1,6 @@
 """Importing what takes seconds."""
 
+import atexit
 import gc
 import sys
 from collections.abc import Iterator
@@ -22,5 +23,6 @@ def unwatched() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        atexit.register(gc.unfreeze)  # libraries count what is left over at the end
         if enabled:
             gc.enable()
