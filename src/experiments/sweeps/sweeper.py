@@ -129,7 +129,8 @@ class Sweep:
                 self.work(1 if self.in_process else self.options["workers"] or self.width(), display.look)
         except BaseException as error:
             display.stopped(command_again(self.folder, self.options["storage"]))
-            if isinstance(error, KeyboardInterrupt):
+            # Lightning makes exit code 1 of it while a trial is being set up
+            if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from None
             raise
         display.look()
@@ -212,11 +213,16 @@ class Sweep:
                         start_new_session=True,  # Ctrl-C in the terminal reaches this process alone
                     )
                 )
+        # a flag, not an exception that could be raised, and lost, anywhere in Optuna
+        asked: list[int] = []
+        before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
         try:
-            while any(process.poll() is None for process in processes):
+            while not asked and any(process.poll() is None for process in processes):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 look()
-        except KeyboardInterrupt:
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if asked:
             print("stopping the workers after their current step; Ctrl-C again stops them at once", flush=True)
             for process in processes:
                 process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
@@ -226,7 +232,7 @@ class Sweep:
             except KeyboardInterrupt:
                 for process in processes:
                     process.kill()
-            raise
+            raise KeyboardInterrupt
         broken = [index for index, process in enumerate(processes) if process.returncode]
         left = self.total - len(counted(self.shared.study()))
         if broken:
