@@ -16,26 +16,13 @@ prepare_process()
 
 import torch  # noqa: E402
 from compare import compare  # noqa: E402
+from random_mnist import RandomMNIST  # noqa: E402
 
 import experiments  # noqa: E402
 from experiments.build import build  # noqa: E402
-from experiments.data import MNIST  # noqa: E402
 
 ROOT = next((argument.removeprefix("root=") for argument in sys.argv if argument.startswith("root=")), None)
 EPOCHS = 3
-
-
-class Random(MNIST):
-    """Random images of MNIST's size."""
-
-    def prepare_data(self):
-        pass
-
-    def read(self, split):
-        count = 60_000 if split == "train" else 10_000
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=generator)
-        return images, torch.randint(0, 10, (count,), generator=generator)
 
 
 def epochs(*overrides: str) -> float:
@@ -48,7 +35,7 @@ def epochs(*overrides: str) -> float:
             f"run_dir={folder}", *overrides,
         )  # fmt: skip
         experiment = build(config)
-        data = experiment.data if ROOT else Random()
+        data = experiment.data if ROOT else RandomMNIST()
         data.setup("fit")
         torch.manual_seed(0)
         start = time.perf_counter()

@@ -17,27 +17,14 @@ prepare_process()
 
 import torch  # noqa: E402
 from compare import compare  # noqa: E402
+from random_mnist import RandomMNIST  # noqa: E402
 
 import experiments  # noqa: E402
 from experiments.build import build  # noqa: E402
-from experiments.data import MNIST  # noqa: E402
 from experiments.run import fit_and_test  # noqa: E402
 
 TYPED = dict(argument.split("=", 1) for argument in sys.argv[1:])
 EPOCHS = int(TYPED.get("epochs", 5))
-
-
-class Random(MNIST):
-    """Random images of MNIST's size."""
-
-    def prepare_data(self):
-        pass
-
-    def read(self, split):
-        count = 60_000 if split == "train" else 10_000
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=generator)
-        return images, torch.randint(0, 10, (count,), generator=generator)
 
 
 def run(*overrides: str) -> float:
@@ -50,7 +37,7 @@ def run(*overrides: str) -> float:
         )  # fmt: skip
         experiment = build(config)
         if "root" not in TYPED:
-            experiment.data = Random()
+            experiment.data = RandomMNIST()
         for stage in ("fit", "test"):
             experiment.data.setup(stage)
         torch.manual_seed(0)

@@ -33,7 +33,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = compose(*overrides, f"run_dir={folder}")
         with unwatched():
-            from experiments.find_lr import can_draw, find_lr
+            from experiments.find_lr import find_lr
+            from experiments.sweeps.drawing import can_draw
 
         picture = options.picture if can_draw() else None
         fastest, lowest = find_lr(config, options.min_lr, options.max_lr, options.steps, picture)

@@ -3,7 +3,8 @@ import torch
 
 import experiments
 from experiments.errors import UserError
-from experiments.find_lr import can_draw, find_lr
+from experiments.find_lr import find_lr
+from experiments.sweeps.drawing import can_draw
 
 
 def test_it_finds_a_rate_at_which_a_network_learns(tmp_path):

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,3 @@ def find_lr(
     tried = zip(finder.results["loss"], finder.results["lr"], strict=False)
     _, lowest = min((loss, lr) for loss, lr in tried if lr >= suggestion and math.isfinite(loss))
     return float(suggestion), float(lowest)
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None

@@ -52,6 +52,10 @@ class OptunaSweeper(Sweeper):
 
         if problem := unfit_optuna():
             raise Mistake(problem)
-        from experiments.sweeps.sweeper import sweep
+        from experiments.errors import UserError
+        from experiments.sweeps.sweeper import Sweep
 
-        sweep(self.options, *self.parts, arguments)
+        try:
+            Sweep(self.options, *self.parts, arguments).run()
+        except UserError as error:
+            raise Mistake(str(error)) from error

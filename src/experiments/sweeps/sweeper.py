@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from experiments.errors import UserError
 from experiments.sweeps import space as spaces
 from experiments.sweeps.job import TRIAL, Job
-from experiments.sweeps.launching import Mistake, NothingFinished, prepared
+from experiments.sweeps.launching import NothingFinished, prepared
 from experiments.sweeps.study import ERROR, JOURNAL, STATUS, SharedStudy, best, counted, quiet, running, shown
 
 WORKER = "EXPERIMENTS_WORKER"  # set in a worker process
@@ -310,20 +310,6 @@ class Display:
         """How to go on with a sweep that was interrupted."""
         self.look()
         print(f"stopped with {len(self.shown)} of {self.total} trials done; go on with: {again}", flush=True)
-
-
-def sweep(
-    options: Mapping[str, Any],
-    config: DictConfig,
-    context: HydraContext,
-    task: TaskFunction,
-    arguments: Sequence[str],
-) -> None:
-    """Run a sweep; mistakes of the user's end in the form that Hydra prints without a traceback."""
-    try:
-        Sweep(options, config, context, task, arguments).run()
-    except UserError as error:
-        raise Mistake(str(error)) from error
 
 
 def run_name(config: DictConfig) -> str:
