@@ -14,12 +14,14 @@ class Evaluate:
     """Evaluate a run's best checkpoint: python scripts/evaluate.py run=<run directory>.
 
     On another data set: python scripts/evaluate.py run=<run directory> data=mnist data.root=<folder>
+    An ensemble, by the mean of its networks' probabilities: python scripts/evaluate.py run=[<a>,<b>,<c>]
     """
 
-    run: str = option("the run directory")
+    run: list[str] = option("the run directory, or several: [<a>,<b>,<c>]")
     checkpoint: str | None = option("another checkpoint of it than the best", None)
     data: str | None = option("another data set than the run's: a choice of conf/data", None)
     data_keys: list[str] = gathered("data.", "the data set's own keys, such as data.root=<where its files lie now>")
+    split: str = option("test, or val to choose an ensemble by", "test")
     accelerator: str = option("auto, cpu, gpu, mps", "auto")
     trust: list[str] = option("packages of your own that the run's config may name", [])
 
@@ -31,7 +33,13 @@ def main() -> None:
         from experiments.evaluate import evaluate
 
     results = evaluate(
-        options.run, options.checkpoint, options.data, options.data_keys, options.accelerator, options.trust
+        options.run,
+        options.checkpoint,
+        options.data,
+        options.data_keys,
+        options.accelerator,
+        options.trust,
+        options.split,
     )
     for name, value in results.items():
         print(f"{name} {value:.6g}")

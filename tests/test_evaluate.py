@@ -91,3 +91,54 @@ def test_data_that_do_not_fit_the_network_are_refused(run, tmp_path, fact, value
     torch.save(content, tmp_path / "other.ckpt")
     with pytest.raises(UserError, match=message):
         evaluate(run[0], tmp_path / "other.ckpt", data="digits", accelerator="cpu")
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory):
+    """A run of another network and seed on the same data."""
+    folder = tmp_path_factory.mktemp("other")
+    train(experiments.compose("model=mlp", "seed=1", *SHORT[2:], f"run_dir={folder}"))
+    return folder
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_an_ensemble_averages_its_networks_probabilities(run, other_run, split):
+    folders = [run[0], other_run]
+    data = Digits()
+    data.setup("fit" if split == "val" else "test")
+    images, labels = data.splits[split].tensors
+    with torch.no_grad():
+        inputs = normalize(images, data.mean, data.std)
+        nets = [experiments.load(folder / "checkpoints" / "best.ckpt") for folder in folders]
+        mean = sum(net(inputs).softmax(1) for net in nets) / 2
+    results = evaluate(folders, accelerator="cpu", split=split)
+    assert results[f"{split}/accuracy"] == pytest.approx((mean.argmax(1) == labels).float().mean().item())
+    assert results[f"{split}/loss"] == pytest.approx(F.nll_loss(mean.log(), labels).item(), rel=1e-4)
+
+
+def test_an_ensemble_of_one_is_that_one(run):
+    assert evaluate([run[0]], accelerator="cpu") == evaluate(run[0], accelerator="cpu")
+
+
+def test_the_script_takes_several_runs(run, other_run, script_here):
+    code, printed, _ = script_here("evaluate", f"run=[{run[0]}, {other_run}]", "split=val", "accelerator=cpu")
+    value = evaluate([run[0], other_run], accelerator="cpu", split="val")["val/accuracy"]
+    assert (code, printed.splitlines()[0]) == (0, f"val/accuracy {value:.6g}")
+
+
+def test_networks_that_see_other_images_are_not_averaged(run, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    content = torch.load(run[0] / "checkpoints" / "best.ckpt", weights_only=True)
+    content["hyper_parameters"]["card"]["mean"] = [0.5]
+    torch.save(content, tmp_path / "checkpoints" / "best.ckpt")
+    with pytest.raises(UserError, match="cannot be averaged with .*mean=\\[0.5\\] instead of"):
+        evaluate([run[0], tmp_path], accelerator="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"split": "train"}, "split=train is not one of test, val"), ({"checkpoint": "x.ckpt"}, "leave it out")],
+)
+def test_mistakes_about_ensembles_are_told(run, options, message):
+    with pytest.raises(UserError, match=message):
+        evaluate([run[0], run[0]], accelerator="cpu", **options)

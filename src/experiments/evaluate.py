@@ -1,57 +1,69 @@
 """Measure a finished run again, from its directory alone, on its own test split or on other data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule, Trainer
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 from yaml import YAMLError
 
 from experiments import checkpoints, runs
 from experiments.build import (
     build_classifier,
+    card_of,
     check_accelerator,
     constructing,
     facts,
     filled,
+    load,
     make,
     require_no_more_than,
 )
 from experiments.composition import compose, did_you_mean
 from experiments.errors import UserError
+from experiments.nets import Ensemble
 from experiments.run import prepare_process
 from experiments.trust import check_config, keep_inside
 
 
 def evaluate(
-    run: str | Path,
+    run: str | Path | Sequence[str | Path],
     checkpoint: str | Path | None = None,
     data: str | None = None,
     data_keys: Sequence[str] = (),
     accelerator: str = "auto",
     trust: Sequence[str] = (),
+    split: str = "test",
 ) -> dict[str, float]:
     """Return ``test/accuracy`` and the other test metrics of a run's best checkpoint.
 
-    Other data must have the image shape and the number of classes that the network was built for. They are
-    normalised as the network's own training data were.
+    Of several runs, the mean of their networks' probabilities is measured, on the data of the first. Other data must
+    have the image shape and the number of classes that the network was built for. They are normalised as the
+    network's own training data were.
 
     Args:
-        run: the run directory.
+        run: the run directory, or those of an ensemble.
         checkpoint: another checkpoint than the best.
         data: another data set than the run's: a choice of ``conf/data``.
         data_keys: the data set's own keys, such as ``data.root=<where its files lie now>``.
         accelerator: as Lightning names them.
         trust: packages of your own that the run's config may name.
+        split: ``test`` or ``val``: what to choose an ensemble's members by.
 
     Raises:
-        UserError: if the directory holds no whole run, its config names what is not trusted, or the data do not fit.
+        UserError: if the directory holds no whole run, its config names what is not trusted, or the data or the
+            networks of an ensemble do not fit.
     """
     prepare_process()
     check_accelerator(accelerator)
-    run = Path(run)
+    if split not in ("test", "val"):
+        raise UserError(f"split={split} is not one of test, val")
+    run, *others = [Path(run)] if isinstance(run, (str, Path)) else [Path(one) for one in run] or [Path()]
+    if others and checkpoint:
+        raise UserError("checkpoint= names one network's: leave it out for an ensemble of several runs")
     config = runs.read_config(run)
     parts = ("data", "model", "loss", "optimizer", "scheduler", "metrics")
     check_config({part: config.get(part) for part in parts}, str(run / "config.yaml"), trust)
@@ -83,6 +95,9 @@ def evaluate(
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"what {source} describes cannot be built: {str(error).splitlines()[0]}") from error
     checkpoints.load_weights(classifier, path)
+    if others:
+        classifier.net = Ensemble([load(runs.best_checkpoint(one), trust) for one in (run, *others)])
+        _require_alike(classifier.net.nets, (run, *others))
     with constructing("lightning.Trainer"):
         trainer = Trainer(
             accelerator=accelerator,
@@ -92,7 +107,8 @@ def evaluate(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-    (results,) = trainer.test(classifier, datamodule=module, verbose=False)
+    measure = trainer.test if split == "test" else trainer.validate
+    (results,) = measure(classifier, datamodule=module, verbose=False)
     return {name: float(value) for name, value in results.items()}
 
 
@@ -110,6 +126,14 @@ def _with_keys(config: dict[str, Any], data_keys: Sequence[str]) -> dict[str, An
         return {**config, **OmegaConf.to_container(changes)}  # type: ignore[dict-item]
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{' '.join(data_keys)} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _require_alike(nets: Iterable[nn.Module], sources: Sequence[Path]) -> None:
+    """Raise UserError unless networks take the same images, normalised alike, and know the same classes."""
+    first, *others = ({key: value for key, value in card_of(net).items() if key != "net"} for net in nets)
+    for other, source in zip(others, sources[1:], strict=True):
+        if differing := [f"{key}={other[key]} instead of {first[key]}" for key in first if other[key] != first[key]]:
+            raise UserError(f"{source} cannot be averaged with {sources[0]}: it has {', '.join(differing)}")
 
 
 def _require_fit(card: Mapping[str, Any], module: LightningDataModule, data: str) -> None:

@@ -60,9 +60,12 @@ def read(schema: type[Schema], arguments: list[str] | None = None) -> Schema:
             raise UserError(f"{key!r} is not an option.{hint} There are {known}")
         elif fields[key].type in TEXT and value != "null":
             values[key] = value  # as it was typed: a folder may be called 007
+        elif fields[key].type == list[str] and not value.startswith("["):
+            values[key] = [value]
         else:
+            texts = fields[key].type == list[str]
             try:
-                values[key] = yaml.safe_load(value)
+                values[key] = yaml.load(value, yaml.BaseLoader if texts else yaml.SafeLoader)
             except yaml.YAMLError as error:
                 raise UserError(f"{argument} cannot be read: {str(error).splitlines()[0]}") from error
     try:

@@ -3,8 +3,9 @@
 from experiments.nets.attention import VisionTransformer
 from experiments.nets.blocks import AttentionBlock, ResBlock
 from experiments.nets.cnn import CNN
+from experiments.nets.ensemble import Ensemble
 from experiments.nets.mlp import MLP
 from experiments.nets.resnet import ResNet
 from experiments.nets.rnn import RNN
 
-__all__ = ["CNN", "MLP", "RNN", "AttentionBlock", "ResBlock", "ResNet", "VisionTransformer"]
+__all__ = ["CNN", "MLP", "RNN", "AttentionBlock", "Ensemble", "ResBlock", "ResNet", "VisionTransformer"]

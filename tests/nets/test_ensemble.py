@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+from experiments.nets import MLP, Ensemble
+
+
+def test_it_gives_the_logarithm_of_the_mean_probabilities():
+    nets = [MLP(hidden_features=[8]) for _ in range(3)]
+    images = torch.randn(5, 1, 28, 28)
+    mean = torch.stack([net(images).softmax(1) for net in nets]).mean(0)
+    torch.testing.assert_close(Ensemble(nets)(images).exp(), mean)
+
+
+def test_it_stays_finite_where_networks_are_certain():
+    certain = torch.nn.Linear(2, 2, bias=False)
+    torch.nn.init.eye_(certain.weight)
+    logits = Ensemble([certain, certain])(torch.tensor([[1000.0, -1000.0]]))
+    torch.testing.assert_close(logits, torch.tensor([[0.0, -2000.0]]))
+
+
+def test_none_is_refused():
+    with pytest.raises(ValueError, match="at least one network"):
+        Ensemble([])
