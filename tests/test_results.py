@@ -1,5 +1,6 @@
 """What the README and the recipes claim, against what was measured."""
 
+import importlib
 import json
 import re
 import shutil
@@ -14,8 +15,7 @@ from experiments.composition import CONF
 
 ROOT = CONF.parent
 sys.path.append(str(ROOT / "benchmarks"))
-
-import results
+results = importlib.import_module("results")
 
 MEASURED = json.loads((ROOT / "benchmarks" / "results.json").read_text())
 RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

@@ -42,7 +42,7 @@ def evaluate(
 
     Of several runs, the mean of their networks' probabilities is measured, on the data of the first. Other data must
     have the image shape and the number of classes that the network was built for. They are normalised as the
-    network's own training data were.
+    network's own training data were. Computed in the run's precision.
 
     Args:
         run: the run directory, or those of an ensemble.
@@ -106,6 +106,7 @@ def evaluate(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            precision=(config.get("trainer") or {}).get("precision", "32-true"),
         )
     measure = trainer.test if split == "test" else trainer.validate
     (results,) = measure(classifier, datamodule=module, verbose=False)
