@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as truth
 
 from experiments.data import Digits
-from experiments.data.augment import Affine, Crop, Cutmix, Cutout, Elastic, Flip, Mixup
+from experiments.data.augment import Affine, Crop, Cutmix, Cutout, Elastic, Flip, Mixup, augmented
 from tests.test_classifier import classifier
 
 COUNT = 12
@@ -105,6 +105,21 @@ def test_an_elastic_shift_is_bounded_and_smooth():
     moved = (out - ramp)[..., 6:-6, 6:-6] * 40  # pixels
     assert 0.5 < moved.abs().max() < 2.6  # bicubic interpolation overshoots a little
     assert (moved[..., 1:] - moved[..., :-1]).abs().max() < 1
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_warps_in_a_row_are_one_after_the_other_without_the_blur(order):
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(50.0), indexing="ij")
+    ramps = torch.stack((x, y)).expand(COUNT, -1, -1, -1)  # what bilinear reading leaves exact
+    warps = [[Affine(20, 0.02, (0.9, 1.1), 10), Elastic(2.0, spacing=12)][index] for index in order]
+    at_once, labels = augmented(warps, (ramps, LABELS), rng())
+    second = rng()  # what the last one draws comes first
+    warps[1].sources(ramps, None, second)
+    by_turns, _ = warps[1](warps[0](ramps, LABELS, second)[0], LABELS, rng())
+    inside = (..., slice(12, -12), slice(12, -12))
+    assert torch.allclose(at_once[inside], by_turns[inside], atol=0.05)  # pixels; bicubic fields are no ramps
+    assert (at_once - ramps)[inside].abs().max() > 1
+    assert labels is LABELS
 
 
 def test_a_crop_is_a_window_of_the_padded_image():

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from experiments.data.augment import Augmentation
+from experiments.data.augment import Augmentation, augmented
 from experiments.data.batches import Clock, ResumableLoader, SequentialBatches, ShuffledBatches
 from experiments.errors import UserError
 
@@ -235,9 +235,7 @@ class ImageDataModule(LightningDataModule):
         images = images.float().div_(255)
         if any(augmentation.mixes for augmentation in self.augment):
             labels = functional.one_hot(labels, self.num_classes).float()
-        for augmentation in self.augment:
-            images, labels = augmentation(images, labels, rng)
-        return images, labels
+        return augmented(self.augment, (images, labels), rng)
 
     def _normalized(self, images: Tensor) -> Tensor:
         return self._converted(normalize(images, self.mean, self.std))
