@@ -72,12 +72,23 @@ class Warp(Augmentation):
 
 
 def warped(images: Tensor, warps: Sequence[Warp], rng: np.random.Generator) -> Tensor:
-    """Images as warps in turn would make them, but read once: quicker, and not blurred at every turn."""
+    """Images as warps in turn would make them, but read once: quicker, and not blurred at every turn.
+
+    Bicubic reading keeps them nearly as sharp as they were: bilinear takes 12 % off the variance of MNIST's pixels,
+    so that running statistics of batch normalisation do not fit the images of the test.
+    """
     grid = None
     for warp in reversed(warps):
         grid = warp.sources(images, grid, rng)
     assert grid is not None
-    return F.grid_sample(images, grid, padding_mode=warps[0].padding, align_corners=False)
+    read = F.grid_sample(images, grid, mode="bicubic", padding_mode=warps[0].padding, align_corners=False)
+    return read.clamp_(0, 1)  # it overshoots
+
+
+def _stretched(coarse: int, side: int, device: torch.device) -> Tensor:
+    """Bicubic interpolation from ``coarse`` points, the ends included, to ``side``, as a matrix (side, coarse)."""
+    basis = torch.eye(coarse, device=device)[:, None, :, None]
+    return F.interpolate(basis, size=(side, 1), mode="bicubic", align_corners=True)[:, 0, :, 0].T
 
 
 def augmented(augmentations: Sequence[Augmentation], batch: Batch, rng: np.random.Generator) -> Batch:
@@ -163,7 +174,8 @@ class Elastic(Warp):
         coarse = [max(2, round(side / self.spacing) + 1) for side in (height, width)]
         shifts = _uniform(rng, images, -self.magnitude, self.magnitude, len(images), 2, *coarse)
         if grid is None:
-            field = F.interpolate(shifts, size=(height, width), mode="bicubic", align_corners=True)
+            rows, columns = (_stretched(*sides, images.device) for sides in zip(coarse, (height, width), strict=True))
+            field = rows @ shifts @ columns.T  # what F.interpolate does, in a fraction of its time
             grid = _identity_grid(images)
         else:  # the outermost pixels' centres, where the coarse grid ends, are at plus and minus 1 here
             ends = torch.tensor((width / max(1, width - 1), height / max(1, height - 1)), device=images.device)
