@@ -212,7 +212,9 @@ def measure(table: Table, names: Iterable[str], options: Results) -> Sequence[st
             }
             for done in track(as_completed(work), name, total=len(work)):
                 try:
-                    table.add(name, work[done], *done.result())
+                    result, circumstances = done.result()
+                    table.add(name, work[done], result, circumstances)
+                    print(f"{name}, seed {work[done]}: {percent(result['test/accuracy'])} %", flush=True)
                 except (UserError, KeyError) as error:
                     failed.append(f"{name}, seed {work[done]}: {error}")
         if table.seeds(name):

@@ -3,10 +3,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import experiments
 from experiments import runs
 from experiments.errors import UserError
+from experiments.run import train
 
 
 def test_what_starts_and_finishes_can_be_read_back(tmp_path):
@@ -19,6 +21,15 @@ def test_what_starts_and_finishes_can_be_read_back(tmp_path):
     assert environment["command"]
     runs.finish(tmp_path / "run", {"status": "finished"})
     assert runs.read_summary(tmp_path / "run") == {"status": "finished"}
+
+
+@pytest.mark.parametrize(("precision", "told"), [("bf16-mixed", True), ("32-true", False)])
+def test_a_processor_that_only_imitates_bf16_is_told_of(tmp_path, monkeypatch, caplog, precision, told):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    short = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu", "test=false")
+    quiet = ("callbacks=minimal", "callbacks.progress=null", "logger=none", f"trainer.precision={precision}")
+    train(experiments.compose(*short, *quiet, f"run_dir={tmp_path}"))
+    assert ("trainer.precision=32-true is faster" in caplog.text) == told
 
 
 def test_git_state_names_commit_and_changes(tmp_path):

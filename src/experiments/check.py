@@ -481,7 +481,7 @@ def _combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
             yield (
                 f"callbacks.{key}",
                 "",
-                "needs a logger, and there is none: add callbacks.learning_rate=null, or use logger=none for both",
+                f"needs a logger, and there is none: add callbacks.{key}=null, or choose one, such as logger=csv",
             )
     if get("model._target_") == "experiments.classifier.Classifier":
         yield from _monitored(config, callbacks)

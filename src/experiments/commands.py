@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
+import yaml
+
 from experiments.composition import CONF, missing_run, wrong_choice
 
 
@@ -13,16 +15,17 @@ def refused(arguments: Sequence[str]) -> str | None:
         name = argument.lstrip("-").partition("=")[0]
         if name == "experimental-rerun":
             return "--experimental-rerun loads a pickle, and a pickle is code: use resume=<run directory>"
-        if argument.startswith("--") and (
-            (CONF / name.partition(".")[0]).is_dir() or name.partition(".")[0] in _KEYS
-        ):
+        if argument.startswith("--") and _is_key(name.partition(".")[0]):
             return f"{argument}: options take no dashes here: {argument.lstrip('-')}" + (
                 "" if "=" in argument else "=..."
             )
     return wrong_choice(arguments) or missing_run(arguments)
 
 
-_KEYS = ("seed", "name", "resume", "init_from", "check", "test", "trust", "compile", "deterministic", "data_root")
+def _is_key(name: str) -> bool:
+    """Whether it is a group, or a key of the whole experiment."""
+    keys = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
+    return (CONF / name).is_dir() or (name in keys and name not in ("defaults", "hydra"))
 
 
 @contextmanager

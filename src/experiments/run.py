@@ -210,6 +210,14 @@ def device_name(trainer: Trainer) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
+def is_slow_in_bf16(device: torch.device) -> bool:
+    """Whether a device imitates bf16, at a multiple of what 32 bits cost."""
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return device.type == "cpu" and known is not None and not known()
+
+
 def _on_rank_zero(function: Any, *arguments: Any) -> None:
     rank_zero_only(function)(*arguments)
 
@@ -225,6 +233,8 @@ def _say_start(experiment: Experiment) -> None:
     choice = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(data).__name__).lower()  # FashionMNIST: fashion_mnist
     log.info("data=%s%s", choice, f" ({note})" if note else "")
     log.info("device: %s", device_name(experiment.trainer))
+    if experiment.trainer.precision.startswith("bf16") and is_slow_in_bf16(experiment.trainer.strategy.root_device):
+        log.warning("this processor has no instructions for bf16: trainer.precision=32-true is faster on it")
     log.info("%s", getattr(classifier, "net", classifier))
 
 
