@@ -91,9 +91,9 @@ def test_nothing_imports_scripts_and_no_script_shadows_a_standard_module():
 LIGHT = [
     PACKAGE / name
     for name in (
-        "__init__.py", "check.py", "commands.py", "composition.py", "errors.py", "imports.py", "options.py",
+        "__init__.py", "commands.py", "composition.py", "errors.py", "imports.py", "options.py",
         "secrecy.py", "summarize.py",
-        *(f"sweeps/{path.name}" for path in sorted((PACKAGE / "sweeps").glob("*.py"))),
+        *(f"{part}/{path.name}" for part in ("check", "sweeps") for path in sorted((PACKAGE / part).glob("*.py"))),
     )
 ]  # fmt: skip
 PLUGINS = PACKAGE.parent / "hydra_plugins"

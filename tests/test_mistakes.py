@@ -12,6 +12,7 @@ import pytest
 
 import experiments
 from experiments import check, signatures
+from experiments.check import looks, sources
 from experiments.composition import CONF
 from experiments.errors import UserError
 
@@ -206,9 +207,11 @@ def test_all_mistakes_come_at_once_each_with_its_place(here, script_here):
 
 
 def test_a_mistake_in_a_file_is_shown_with_its_line():
-    config = experiments.compose("experiment=digits_cnn")
-    config["trainer"]["max_epochs"] = 20
-    assert check.place("trainer.max_epochs", 20, ["experiment=digits_cnn"]) == "conf/experiment/digits_cnn.yaml:12"
+    recipe = (CONF / "experiment" / "digits_cnn.yaml").read_text().splitlines()
+    line = recipe.index("  max_epochs: 60") + 1
+    assert (
+        check.place("trainer.max_epochs", 60, ["experiment=digits_cnn"]) == f"conf/experiment/digits_cnn.yaml:{line}"
+    )
     assert check.place("optimizer.momentum", 0.9, ["optimizer=sgd"]) == "conf/optimizer/sgd.yaml:4"
     assert check.place("optimizer.momentum", 0.9, ["optimizer.momentum=0.9"]) == "command line"
 
@@ -261,10 +264,10 @@ def test_rules_of_ours_are_not_put_on_a_users_own_class(here, monkeypatch):
 
 
 def test_a_variable_that_a_config_refers_to_is_read(monkeypatch):
-    check._files.cache_clear()
-    files = dict(check._files())
+    sources.files.cache_clear()
+    files = dict(sources.files())
     files[CONF / "local" / "default.yaml"] = ("width: 8\nmodel: {net: {hidden_features: ['${width}']}}", {})
-    monkeypatch.setattr(check, "_files", lambda: files)
+    monkeypatch.setattr(looks, "files", lambda: files)
     assert check.mistakes({**experiments.compose(), "width": 8}) == []
     assert check.mistakes({**experiments.compose(), "height": 8}) != []
 
