@@ -3,38 +3,41 @@
 Trains every recipe of ``RECIPES`` with seeds 0 to 4, each in a process with one thread, as many beside each other as
 ``jobs`` says, and writes what came of it: ``benchmarks/results.json`` (every seed), the line ``# Measured:`` in the
 recipe's header, and its row in the README. Seeds that ``results.json`` has of a recipe as it stands are skipped; what
-was killed goes on from its checkpoint. The test split is seen once a run, by its best checkpoint.
+was killed goes on from its checkpoint. The test split is seen once a run, by its best checkpoint. With ``again=true``
+nothing is skipped and nothing written: it says whether every seed gives the same number, bit for bit.
 """
 
 import hashlib
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from filelock import FileLock
 from rich.progress import track
 
 from experiments.checkpoints import write_atomically
+from experiments.composition import compose
 from experiments.errors import UserError, stop
 from experiments.options import option, read
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {
-    "mnist_fast": "a light CNN, 3 epochs",
     "mnist_mlp": "the tutorial's MLP",
     "mnist_cnn": "the tutorial's CNN",
     "mnist_resnet_tutorial": "the tutorial's residual net",
     "mnist_resnet": "a wider residual net",
-    "mnist_rnn": "LSTM over rows and columns",
+    "mnist_rnn": "LSTM over rows",
     "mnist_attention": "vision transformer",
+    "mnist_fast": "a light CNN, 3 epochs",
     "digits_mlp": "the tutorial's MLP",
     "digits_cnn": "the tutorial's CNN",
     "digits_resnet": "the tutorial's residual net",
@@ -42,6 +45,7 @@ RECIPES = {
     "digits_attention": "vision transformer",
 }
 ENSEMBLES = {"mnist_ensemble": ("mnist_resnet", "mnist_cnn")}  # one of each a seed
+ORDER = [*RECIPES, *ENSEMBLES]
 TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
 MEASURED = "# Measured: "
 
@@ -55,13 +59,21 @@ class Results:
     seeds: int = option("seeds 0 to seeds - 1", 5)
     jobs: int = option("runs beside each other, with one thread each", 2)
     runs: str = option("where run directories go", "runs/results")
+    again: bool = option("train again what is done, write nothing, and compare", False)
 
 
-def recipe_of(name: str) -> dict[str, Any]:
-    """What a recipe says, or who is in an ensemble."""
+def recipe_of(name: str) -> str:
+    """A fingerprint of all that a recipe trains with, or of who is in an ensemble."""
     if name in ENSEMBLES:
-        return {"members": {member: recipe_of(member) for member in ENSEMBLES[name]}}
-    return yaml.safe_load((ROOT / "conf" / "experiment" / f"{name}.yaml").read_text())
+        content: Any = {member: recipe_of(member) for member in ENSEMBLES[name]}
+    else:
+        config = compose(f"experiment={name}")
+        for part, key in (("data", "root"), ("data", "seed"), ("trainer", "default_root_dir")):
+            config[part].pop(key, None)
+        parts = ("model", "data", "loss", "optimizer", "scheduler", "trainer", "compile", "channels_last")
+        content = {part: config[part] for part in parts}
+        content["averaged"] = config["callbacks"].get("ema")
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Table:
@@ -70,42 +82,53 @@ class Table:
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
         self.path = root / "benchmarks" / "results.json"
-        self.known: dict[str, Any] = {}
-        self.read()
+        self.lock = FileLock(root / "benchmarks" / ".results.lock")
+        self.recipes = {name: recipe_of(name) for name in ORDER}
 
-    def read(self) -> None:
-        """Take up what stands in the file: others may write there, too."""
-        if self.path.exists():
-            self.known = json.loads(self.path.read_text())
+    def read(self) -> dict[str, Any]:
+        """All that was measured of recipes as they stand now.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        if not self.path.exists():
+            return {}
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{self.path} is damaged: {error}. Take it back from git, or remove it") from error
+        return {name: known[name] for name in ORDER if known.get(name, {}).get("recipe") == self.recipes[name]}
 
     def seeds(self, name: str) -> dict[str, Any]:
-        """The results of a recipe as it stands now, by seed."""
-        known = self.known.get(name, {})
-        return known["seeds"] if known.get("recipe") == recipe_of(name) else {}
+        """The results of a recipe by seed."""
+        return self.read().get(name, {}).get("seeds", {})
 
     def add(self, name: str, seed: int, result: Mapping[str, Any], circumstances: Mapping[str, Any]) -> None:
-        """Keep one seed's result."""
-        self.read()
-        seeds = {**self.seeds(name), str(seed): dict(result)}
-        self.known[name] = {"recipe": recipe_of(name), **circumstances, "seeds": dict(sorted(seeds.items()))}
-        order = [*RECIPES, *ENSEMBLES]
-        self.known = dict(sorted(self.known.items(), key=lambda item: order.index(item[0])))
-        write_atomically(self.path, (json.dumps(self.known, indent=1) + "\n").encode())
+        """Keep one seed's result, beside those that other processes have kept."""
+        with self.lock:
+            known = self.read()
+            seeds = {**known.get(name, {}).get("seeds", {}), str(seed): dict(result)}
+            known[name] = {"recipe": self.recipes[name], **circumstances, "seeds": dict(sorted(seeds.items()))}
+            ordered = {name: known[name] for name in ORDER if name in known}
+            write_atomically(self.path, (json.dumps(ordered, indent=1) + "\n").encode())
 
-    def write(self) -> None:
-        """Bring the recipes' headers and the README up to ``results.json``."""
-        for name, known in self.known.items():
-            header = self.root / "conf" / "experiment" / f"{name}.yaml"
-            if header.exists():
-                lines = [line for line in header.read_text().splitlines() if not line.startswith(MEASURED)]
-                lines.insert(2, f"{MEASURED}{in_words(known)}")
-                write_atomically(header, ("\n".join(lines) + "\n").encode())
-        readme = self.root / "README.md"
-        rows = "".join(row(name, known) for name, known in self.known.items())
-        head = (
-            "| `experiment=` | network | parameters | test accuracy | best seed | training |\n" + "|---" * 6 + "|\n"
-        )
-        write_atomically(readme, TABLE.sub(lambda _: head + rows, readme.read_text()).encode())
+    def write(self, least: int) -> None:
+        """Bring headers and README up to what was measured with at least so many seeds."""
+        with self.lock:
+            done = {name: known for name, known in self.read().items() if len(known["seeds"]) >= least}
+            for name in RECIPES:
+                header = self.root / "conf" / "experiment" / f"{name}.yaml"
+                lines = header.read_text(encoding="utf-8").splitlines()
+                kept = [line for line in lines if not line.startswith(MEASURED)]
+                if name in done:
+                    kept.insert(2, f"{MEASURED}{in_words(done[name])}")
+                if kept != lines:
+                    write_atomically(header, ("\n".join(kept) + "\n").encode())
+            readme = self.root / "README.md"
+            head = "| recipe | network | parameters | test accuracy | best seed | training |\n" + "|---" * 6 + "|\n"
+            table = head + "".join(row(name, known) for name, known in done.items())
+            text = readme.read_text(encoding="utf-8")
+            write_atomically(readme, TABLE.sub(lambda _: table, text).encode())
 
 
 def percent(value: float) -> str:
@@ -142,12 +165,6 @@ def row(name: str, known: Mapping[str, Any]) -> str:
     return f"| `{name}` | {what} | {known['parameters']:,} | {mean} | {best} | {duration(known)} |\n"
 
 
-def folder_of(name: str, seed: int, options: Results) -> Path:
-    """Where a run goes: a recipe that was changed does not meet its former runs."""
-    fingerprint = hashlib.sha256(json.dumps(recipe_of(name), sort_keys=True).encode()).hexdigest()[:8]
-    return Path(options.runs) / name / fingerprint / str(seed)
-
-
 def python(script: str, *arguments: str) -> str:
     """What a script prints.
 
@@ -163,72 +180,89 @@ def python(script: str, *arguments: str) -> str:
     return process.stdout
 
 
-def train(name: str, seed: int, options: Results) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One run: its result, and the circumstances that all seeds share."""
-    folder = folder_of(name, seed, options)
+def folder_of(name: str, seed: int, recipe: str, options: Results) -> Path:
+    """Where a run goes: a recipe that was changed does not meet its former runs."""
+    return Path(options.runs) / ("again" if options.again else "") / name / recipe / str(seed)
+
+
+def train(name: str, seed: int, recipe: str, options: Results) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One run, if it is not done: its result, and the circumstances that all seeds share."""
+    folder = folder_of(name, seed, recipe, options)
     summary = folder / "summary.json"
+    if options.again and summary.exists():
+        shutil.rmtree(folder)
     if not summary.exists() or json.loads(summary.read_text())["status"] != "finished":
         new = [f"experiment={name}", f"seed={seed}", f"data_root={options.data_root}", f"hydra.run.dir={folder}"]
-        python("train.py", *([f"resume={folder}"] if list(folder.glob("checkpoints/*.ckpt")) else new))
+        python("train.py", *([f"resume={folder}"] if (folder / "config.yaml").exists() else new))
     result, environment = json.loads(summary.read_text()), json.loads((folder / "environment.json").read_text())
     kept = ("test/accuracy", "val/accuracy", "best_epoch", "epochs", "steps", "train_seconds")
-    device = "one CPU core" if result["device"] == "cpu" else result["device"]
     return {key: result[key] for key in kept}, {
         "parameters": result["parameters"],
-        "device": device,
+        "device": "one CPU core" if result["device"] == "cpu" else result["device"],
         "versions": {"python": environment["python"], **environment["versions"]},
     }
 
 
-def average(name: str, seed: int, table: Table, options: Results) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An ensemble of one run of each member."""
-    members = [table.known[member] for member in ENSEMBLES[name]]
-    folders = ", ".join(str(folder_of(member, seed, options)) for member in ENSEMBLES[name])
-    accuracy = {
-        split: float(re.search(rf"^{split}/accuracy (\S+)$", printed, re.MULTILINE)[1])
-        for split in ("val", "test")
-        for printed in [python("evaluate.py", f"run=[{folders}]", f"split={split}", "accelerator=cpu")]
-    }
-    seconds = sum(member["seeds"][str(seed)]["train_seconds"] for member in members)
-    return {**{f"{split}/accuracy": value for split, value in accuracy.items()}, "train_seconds": seconds}, {
-        "parameters": sum(member["parameters"] for member in members),
-        **{key: members[0][key] for key in ("device", "versions")},
+def average(name: str, seed: int, recipe: str, options: Results) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An ensemble of one run of each member; those that are missing are trained."""
+    members = [(member, seed, recipe_of(member), options) for member in ENSEMBLES[name]]
+    results, circumstances = zip(*(train(*member) for member in members), strict=True)
+    runs = json.dumps([str(folder_of(*member)) for member in members])
+    accuracies = {}
+    for split in ("val", "test"):
+        where = f"data.root={options.data_root}"
+        printed = python("evaluate.py", f"run={runs}", f"split={split}", where, "accelerator=cpu")
+        accuracies[f"{split}/accuracy"] = float(re.search(rf"^{split}/accuracy (\S+)$", printed, re.MULTILINE)[1])
+    return {**accuracies, "train_seconds": sum(result["train_seconds"] for result in results)}, {
+        **circumstances[0],
+        "parameters": sum(one["parameters"] for one in circumstances),
     }
 
 
-def measure(table: Table, names: Iterable[str], options: Results) -> Sequence[str]:
-    """Run what is missing; a message for each run that failed."""
-    failed = []
-    for name in names:
-        missing = [seed for seed in range(options.seeds) if str(seed) not in table.seeds(name)]
-        if not missing:
-            continue
-        with ThreadPoolExecutor(1 if name in ENSEMBLES else options.jobs) as pool:
-            work = {
-                pool.submit(average, name, seed, table, options)
-                if name in ENSEMBLES
-                else pool.submit(train, name, seed, options): seed
-                for seed in missing
-            }
-            for done in track(as_completed(work), name, total=len(work)):
+def measure(table: Table, options: Results) -> list[str]:
+    """Run what is missing, a recipe after the other; what failed, or came out otherwise than before."""
+    faults = []
+    for name in options.recipes or ORDER:
+        before = table.seeds(name)
+        missing = [seed for seed in range(options.seeds) if options.again or str(seed) not in before]
+        one = average if name in ENSEMBLES else train
+        pool = ThreadPoolExecutor(options.jobs)
+        work = {pool.submit(one, name, seed, table.recipes[name], options): seed for seed in missing}
+        try:
+            for done in track(as_completed(work), name, total=len(work), disable=not work):
+                seed = work[done]
                 try:
                     result, circumstances = done.result()
-                    table.add(name, work[done], result, circumstances)
-                    print(f"{name}, seed {work[done]}: {percent(result['test/accuracy'])} %", flush=True)
-                except (UserError, KeyError) as error:
-                    failed.append(f"{name}, seed {work[done]}: {error}")
-        if table.seeds(name):
-            table.write()
-            print(f"{name}: {in_words(table.known[name])}", flush=True)
-    return failed
+                except UserError as error:
+                    print(f"{name}, seed {seed}: {error}", file=sys.stderr, flush=True)
+                    faults.append(f"{name}, seed {seed}, failed")
+                    continue
+                said = f"{name}, seed {seed}: {percent(result['test/accuracy'])} %"
+                if options.again:
+                    same = result["test/accuracy"] == before.get(str(seed), {}).get("test/accuracy")
+                    said += ", as before" if same else ", not as before"
+                    faults += [] if same else [said]
+                else:
+                    table.add(name, seed, result, circumstances)
+                print(said, flush=True)
+        finally:  # at Ctrl-C, start no further run
+            pool.shutdown(cancel_futures=True)
+        if not options.again:
+            table.write(options.seeds)
+            if name in (known := table.read()):
+                print(f"{name}: {in_words(known[name])}", flush=True)
+    return faults
 
 
 def main() -> None:
     options = read(Results)
-    if unknown := [name for name in options.recipes if name not in {**RECIPES, **ENSEMBLES}]:
-        raise UserError(f"recipes={unknown[0]} is not one of {', '.join([*RECIPES, *ENSEMBLES])}")
-    if failed := measure(Table(), options.recipes or [*RECIPES, *ENSEMBLES], options):
-        raise UserError("\n".join(failed))
+    if unknown := [name for name in options.recipes if name not in ORDER]:
+        raise UserError(f"recipes={unknown[0]} is not one of {', '.join(ORDER)}")
+    for key in ("seeds", "jobs"):
+        if getattr(options, key) < 1:
+            raise UserError(f"{key}={getattr(options, key)} must be at least 1")
+    if faults := measure(Table(), options):
+        raise UserError("\n".join(faults))
 
 
 if __name__ == "__main__":
@@ -236,3 +270,6 @@ if __name__ == "__main__":
         main()
     except UserError as error:
         stop(error)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None

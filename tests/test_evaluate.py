@@ -133,6 +133,15 @@ def test_the_script_takes_several_runs(run, other_run, script_here):
     assert f"val/accuracy {value:.6g}" in printed.splitlines()
 
 
+def test_validation_images_that_trained_another_member_are_refused(run, tmp_path):
+    train(experiments.compose(*SHORT, "data.num_folds=5", "data.fold=1", f"run_dir={tmp_path}"))
+    with pytest.raises(UserError, match="data.num_folds=5, .* with None: one's validation images trained the other"):
+        evaluate([run[0], tmp_path], accelerator="cpu", split="val")
+    assert "test/accuracy" in evaluate([run[0], tmp_path], accelerator="cpu")
+    with pytest.raises(UserError, match="data.fold=2 with split=val would measure images that the network was tr"):
+        evaluate(tmp_path, data_keys=["data.fold=2"], accelerator="cpu", split="val")
+
+
 def test_networks_that_see_other_images_are_not_averaged(run, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     content = torch.load(run[0] / "checkpoints" / "best.ckpt", weights_only=True)

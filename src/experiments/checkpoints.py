@@ -239,15 +239,6 @@ def load_state(module: nn.Module, weights: Any, source: str) -> None:
         refuse_misfits(module, misfits(module, weights) or str(error).splitlines(), source)
 
 
-def load_weights(module: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint's weights into a LightningModule of the same shape.
-
-    Raises:
-        UserError: if the file is missing or damaged, or its names and shapes are not the module's.
-    """
-    load_state(module, read(path).get("state_dict"), str(path))
-
-
 def init_from(net: nn.Module, path: str | Path) -> None:
     """Start a network from the weights in a file: a plain state_dict (``model.pth``), or a checkpoint of a run.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -22,11 +23,14 @@ from experiments.build import (
     make,
     require_no_more_than,
 )
+from experiments.check import section
 from experiments.composition import compose, did_you_mean
 from experiments.errors import UserError
 from experiments.nets import Ensemble
 from experiments.run import prepare_process
 from experiments.trust import check_config, keep_inside
+
+SPLIT = ("_target_", "val_size", "test_size", "num_folds", "fold")  # what decides who is a validation image
 
 
 def evaluate(
@@ -72,6 +76,8 @@ def evaluate(
         if not isinstance(config.get(part), dict) or "_target_" not in config[part]:
             raise UserError(f"{source} is damaged: it names no {part}")
     config = {"scheduler": None, **config, "metrics": config.get("metrics") or {}}
+    if split == "val":
+        _require_same_validation(config, run, others, data_keys)
     path = Path(checkpoint) if checkpoint else runs.best_checkpoint(run)
     checkpoint_content = checkpoints.read(path)
     card = checkpoint_content.get("hyper_parameters", {}).get("card") or {}
@@ -94,8 +100,9 @@ def evaluate(
         classifier = build_classifier(config, module)
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"what {source} describes cannot be built: {str(error).splitlines()[0]}") from error
-    checkpoints.load_weights(classifier, path)
-    if others:
+    if not others:
+        checkpoints.load_state(classifier, checkpoint_content.get("state_dict"), str(path))
+    else:
         classifier.net = Ensemble([load(runs.best_checkpoint(one), trust) for one in (run, *others)])
         _require_alike(classifier.net.nets, (run, *others))
     with constructing("lightning.Trainer"):
@@ -106,11 +113,16 @@ def evaluate(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            precision=(config.get("trainer") or {}).get("precision", "32-true"),
+            precision=section(config, "trainer").get("precision", "32-true"),
         )
     measure = trainer.test if split == "test" else trainer.validate
-    (results,) = measure(classifier, datamodule=module, verbose=False)
-    return {name: float(value) for name, value in results.items()}
+    try:
+        results = measure(classifier, datamodule=module, verbose=False)
+    except MisconfigurationException as error:  # a data set of the user's own may lack the split
+        raise UserError(f"the {split} split cannot be measured: {str(error).splitlines()[0]}") from error
+    if len(results) != 1:
+        raise UserError(f"the {split} split has {len(results)} loaders: evaluate measures one")
+    return {name: float(value) for name, value in results[0].items()}
 
 
 def _with_keys(config: dict[str, Any], data_keys: Sequence[str]) -> dict[str, Any]:
@@ -129,6 +141,25 @@ def _with_keys(config: dict[str, Any], data_keys: Sequence[str]) -> dict[str, An
         raise UserError(f"{' '.join(data_keys)} cannot be read: {str(error).splitlines()[0]}") from error
 
 
+def _require_same_validation(
+    config: Mapping[str, Any], run: Path, others: Sequence[Path], data_keys: Sequence[str]
+) -> None:
+    """Raise UserError where validation images of the first run may have trained it, or another one."""
+    typed = [key for key in data_keys if key.removeprefix("data.").partition("=")[0] in SPLIT]
+    if typed:
+        raise UserError(
+            f"{typed[0]} with split=val would measure images that the network was trained on: leave it out"
+        )
+    for other in others:
+        theirs = section(runs.read_config(other), "data")
+        for key in SPLIT:
+            if (mine := config["data"].get(key)) != theirs.get(key):
+                raise UserError(
+                    f"{other} was trained with data.{key}={theirs.get(key)}, {run} with {mine}: one's validation "
+                    "images trained the other, so split=val says nothing of their ensemble"
+                )
+
+
 def _require_alike(nets: Iterable[nn.Module], sources: Sequence[Path]) -> None:
     """Raise UserError unless networks take the same images, normalised alike, and know the same classes."""
     first, *others = ({key: value for key, value in card_of(net).items() if key != "net"} for net in nets)
@@ -140,6 +171,9 @@ def _require_alike(nets: Iterable[nn.Module], sources: Sequence[Path]) -> None:
 def _require_fit(card: Mapping[str, Any], module: LightningDataModule, data: str) -> None:
     """Raise UserError if a network cannot be measured on a data set."""
     known = facts(module)
+    if missing := {"in_channels", "num_classes"} - set(known):
+        lacking = {"in_channels": "image_shape", "num_classes": "num_classes"}[missing.pop()]
+        raise UserError(f"data={data} does not say its {lacking}, so nothing tells whether the network fits it")
     theirs = [known["in_channels"], *known["image_size"]], known["num_classes"]
     ours = card["image_shape"], len(card["class_names"])
     if theirs != ours:

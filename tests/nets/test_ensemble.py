@@ -18,6 +18,16 @@ def test_it_stays_finite_where_networks_are_certain():
     torch.testing.assert_close(logits, torch.tensor([[0.0, -2000.0]]))
 
 
+def test_networks_in_bf16_are_averaged_in_32_bits():
+    nets = [MLP(hidden_features=[8]) for _ in range(3)]
+    images = torch.randn(5, 1, 28, 28)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = Ensemble(nets)(images)
+        mean = torch.stack([net(images).float().softmax(1) for net in nets]).mean(0)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits.exp(), mean)
+
+
 def test_none_is_refused():
     with pytest.raises(ValueError, match="at least one network"):
         Ensemble([])

@@ -21,10 +21,10 @@ def files() -> dict[Path, tuple[str, Any]]:
     for path in sorted(
         CONF.rglob("*.yaml"), key=lambda path: (rank.get(path.parent.name, 3), path == CONF / "train.yaml")
     ):
-        text = path.read_text(encoding="utf-8")
         try:
+            text = path.read_text(encoding="utf-8")
             found[path] = text, yaml.load(text, _Loader)
-        except yaml.YAMLError:  # Hydra will say so, if it is used
+        except (OSError, ValueError, yaml.YAMLError):  # Hydra will say so, if it is used
             continue
     return found
 

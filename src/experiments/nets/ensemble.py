@@ -21,5 +21,5 @@ class Ensemble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, *shape) -> logits (batch, num_classes)."""
-        members = torch.stack([net(x).log_softmax(1) for net in self.nets])
+        members = torch.stack([net(x).float().log_softmax(1) for net in self.nets])  # bf16 makes ties of close ones
         return members.logsumexp(0) - math.log(len(self.nets))
