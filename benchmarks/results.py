@@ -44,7 +44,7 @@ RECIPES = {
     "digits_rnn": "LSTM over rows",
     "digits_attention": "vision transformer",
 }
-ENSEMBLES = {"mnist_ensemble": ("mnist_resnet", "mnist_cnn")}  # one of each a seed
+ENSEMBLES = {"mnist_ensemble": ("mnist_resnet", "mnist_cnn", "mnist_rnn")}  # one of each a seed
 ORDER = [*RECIPES, *ENSEMBLES]
 TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
 MEASURED = "# Measured: "
