@@ -28,6 +28,7 @@ from experiments.checkpoints import write_atomically
 from experiments.composition import compose
 from experiments.errors import UserError, stop
 from experiments.options import option, read
+from experiments.runs import read_summary
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {
@@ -191,10 +192,10 @@ def train(name: str, seed: int, recipe: str, options: Results) -> tuple[dict[str
     summary = folder / "summary.json"
     if options.again and summary.exists():
         shutil.rmtree(folder)
-    if not summary.exists() or json.loads(summary.read_text())["status"] != "finished":
+    if (read_summary(folder) or {}).get("status") != "finished":
         new = [f"experiment={name}", f"seed={seed}", f"data_root={options.data_root}", f"hydra.run.dir={folder}"]
         python("train.py", *([f"resume={folder}"] if (folder / "config.yaml").exists() else new))
-    result, environment = json.loads(summary.read_text()), json.loads((folder / "environment.json").read_text())
+    result, environment = read_summary(folder) or {}, json.loads((folder / "environment.json").read_text())
     kept = ("test/accuracy", "val/accuracy", "best_epoch", "epochs", "steps", "train_seconds")
     return {key: result[key] for key in kept}, {
         "parameters": result["parameters"],

@@ -85,7 +85,7 @@ KEYS = [
     ("epochs=3", 1, "epochs"),
     ("model=mpl", 1, "Did you mean mlp?"),
     ("optimizer=Adam", 1, "adamw"),
-    ("experiment=digits_cn", 1, "Did you mean digits_cnn"),
+    ("experiment=digits_cn", 1, "Did you mean digits_cnn or digits_rnn or digits_mlp?"),
     ("+sed=3", 2, "sed=3 is a key that nothing reads. Did you mean seed?"),
     ("+steps=3", 2, "steps=3 is a key that nothing reads"),
     ("+trainer.max_epoch=3", 2, "Did you mean max_epochs"),

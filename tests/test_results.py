@@ -82,7 +82,7 @@ def test_a_recipe_is_all_that_it_trains_with_and_nothing_else(monkeypatch):
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch) -> Path:
+def house(tmp_path) -> Path:
     """A copy of what the script reads and writes, where nothing is measured yet."""
     shutil.copytree(CONF / "experiment", tmp_path / "conf" / "experiment")
     shutil.copy(ROOT / "README.md", tmp_path)

@@ -163,7 +163,7 @@ def test_a_config_of_a_run_directory_builds_only_what_is_trusted(nursery, tmp_pa
     assert nursery.wait(nursery.start(run, *at("step", signal.SIGTERM, run))) == 143
     assert nursery.wait(nursery.start(run)) == 2
     said = nursery.output(run).read_text()
-    assert "SignalAt' is not allowed" in said
+    assert "_target_='tests.faults...ents.SignalAt' is not allowed" in said
     assert "trust=[package]" in said
 
 
