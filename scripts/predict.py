@@ -16,9 +16,9 @@ class Predict:
     """Classify images: python scripts/predict.py run=<run directory> images=<file, folder or glob> output=<csv>.
 
     Images of any size and mode are turned as EXIF says, laid on white where transparent, brought to grey or RGB and
-    stretched to the network's size. The CSV holds a line a file: file, predicted, probability, probability/<class>
-    for every class, and error. Exit code 0: all images were read; 3: some were not, and their lines say why; 2: none
-    could be tried.
+    scaled to cover the network's size and cut around their centre. The CSV holds a line a file: file, predicted,
+    probability, probability/<class> for every class, and error. Exit code 0: all images were read; 3: some were not,
+    and their lines say why; 2: none could be tried.
     """
 
     images: str = option("a file, a folder (with its sub-folders), or a quoted glob")

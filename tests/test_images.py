@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from experiments.data.image_folder import decode
 from experiments.errors import UserError
 from experiments.images import find, refusing_bombs, to_input
 
@@ -31,11 +32,19 @@ def test_an_image_of_the_networks_size_is_untouched(tmp_path):
     assert to_input(path, COLOUR, invert=True).equal(255 - colour.permute(2, 0, 1))
 
 
-@pytest.mark.parametrize("size", [(100, 64), (7, 300), (20, 20), (28, 56)])
-def test_resizing_is_torchs_bilinear_with_antialiasing(size):
-    image = noise(3, *size)
-    truth = F.interpolate(image[None].float(), size=(28, 28), mode="bilinear", antialias=True)[0]
-    assert (to_input(image, COLOUR).float() - truth).abs().max() <= 1.01  # Pillow rounds after each direction
+@pytest.mark.parametrize("size", [(100, 64), (8, 300), (20, 20), (28, 56)])
+def test_resizing_is_torchs_bilinear_with_antialiasing_of_what_lies_in_the_middle(size):
+    image, side = noise(3, *size), min(size)
+    above, left = ((length - side) // 2 for length in size)
+    truth = F.interpolate(
+        image[None, :, above : above + side, left : left + side].float(),
+        size=(28, 28),
+        mode="bilinear",
+        antialias=True,
+    )[0]
+    inside = (..., slice(3, -3), slice(3, -3))  # at a cut, Pillow looks at what lies beyond, too
+    # Pillow rounds after each direction
+    assert (to_input(image, COLOUR).float() - truth)[inside].abs().max() <= 1.01
 
 
 def test_grey_is_the_luma_of_the_colour():
@@ -165,3 +174,13 @@ def test_a_file_a_folder_and_a_glob_name_images(tmp_path):
     for nothing in (tmp_path / "none.png", tmp_path / "sub" / "folder.png", f"{tmp_path}/*.bmp"):
         with pytest.raises(UserError, match="names no image"):
             find(nothing)
+
+
+@pytest.mark.parametrize(("mode", "size"), [("L", (96, 32)), ("RGB", (20, 50)), ("I;16", (30, 30))])
+def test_an_image_to_be_predicted_is_prepared_as_one_of_a_folder_to_train_on(tmp_path, mode, size):
+    path, (width, height) = tmp_path / "image.png", size
+    values = noise(3, height, width).permute(1, 2, 0).numpy()
+    dark = Image.fromarray(values[..., 0].astype("uint16"))  # 16 bits, of which little is used
+    (dark if mode == "I;16" else Image.fromarray(values).convert(mode)).save(path)
+    for shape, kind in ((GREY, "L"), (COLOUR, "RGB")):
+        assert to_input(path, shape).equal(torch.from_numpy(decode(path, kind, *shape[1:]).copy()))

@@ -62,8 +62,9 @@ def to_input(image: str | Path | Image.Image | Tensor, shape: Sequence[int], inv
     """Bring an image to uint8 (C, H, W) of the given shape.
 
     The first frame, turned as its EXIF tag says. Deeper than 8 bits: scaled to 8. Transparency: laid on white.
-    Colour: to grey by Pillow's luma (ITU-R 601-2) or to RGB, as the network's channels are. Another size: stretched
-    to the network's, bilinear with antialiasing; the same size: untouched. ``invert`` comes last.
+    Colour: to grey by Pillow's luma (ITU-R 601-2) or to RGB, as the network's channels are. Another size: scaled
+    to cover the network's and cut around its centre, bilinear with antialiasing; the same size: untouched. ``invert``
+    comes last.
 
     Args:
         image: a file, a PIL image, or a uint8 tensor (H, W) or (channels, H, W).
@@ -86,7 +87,7 @@ def to_input(image: str | Path | Image.Image | Tensor, shape: Sequence[int], inv
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over
         raise ValueError(str(error) or type(error).__name__) from error
     if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)  # as data=image_folder does
     values = torch.from_numpy(np.array(picture)).view(height, width, channels).permute(2, 0, 1)
     return 255 - values if invert else values
 

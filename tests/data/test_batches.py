@@ -65,3 +65,12 @@ def test_evaluation_ranks_see_every_sample_exactly_once_in_equally_many_batches(
 def test_fewer_samples_than_ranks_are_refused():
     with pytest.raises(ValueError, match="3 samples are too few for 4 ranks"):
         SequentialBatches(3, 10, 0, 4)
+
+
+def test_a_position_in_larger_batches_is_the_same_position_in_smaller_ones():
+    large, small = ShuffledBatches(100, 20, 0), ShuffledBatches(100, 5, 0)
+    batches = list(large)
+    iterator = iter(large)
+    next(iterator), next(iterator)
+    small.load_state_dict(large.state_dict())
+    assert torch.cat(list(small)).equal(torch.cat(batches[2:]))

@@ -85,6 +85,13 @@ def test_limit_acts_on_the_train_split_alone_and_by_class(limit, expected):
     assert (shares - counts(whole.splits["train"]) / 1257).abs().max() < 0.02
 
 
+def test_a_limit_that_leaves_out_a_few_takes_one_each_of_the_largest_classes():
+    labels = torch.arange(4).repeat_interleave(torch.tensor([5, 8, 7, 6]))  # sorted, as folders of images are
+    data = Digits(limit=24, val_size=1)
+    kept = data.limited(torch.arange(26), labels)
+    assert torch.bincount(labels[kept]).tolist() == [5, 7, 6, 6]
+
+
 def test_a_fraction_for_validation_is_one_of_the_train_split():
     assert len(ready(val_size=0.2).splits["val"]) == round(0.2 * 1437)
 
@@ -134,6 +141,7 @@ def test_a_gpu_holds_the_images_and_gives_the_same_batches():
         ({"limit": 5}, "data.limit=5 leaves 5 images for 10 classes"),
         ({"fold": 1}, "go together"),
         ({"num_folds": 5, "fold": 5}, "data.fold=5 must be in 0 to num_folds - 1"),
+        ({"fold": 0, "num_folds": 200}, "data.num_folds=200: n_splits=200 cannot be greater than"),
         ({"val_size": 1437}, "data.val_size=1437 leaves too few of 1437 images"),
     ],
 )

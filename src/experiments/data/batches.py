@@ -64,12 +64,12 @@ class ShuffledBatches(Sampler[Tensor]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of the epoch were yielded."""
-        return {"position": self.position}
+        """How many batches of the epoch were yielded, and how large they are."""
+        return {"position": self.position, "batch_size": self.batch_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start the next iteration behind the batches that were yielded already."""
-        self.start = self.position = state["position"]
+        self.start = self.position = state["position"] * state.get("batch_size", self.batch_size) // self.batch_size
 
 
 class Clock:

@@ -30,7 +30,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", "
 # Pillow would hand some other formats to external programs, whatever the file's name says
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 89_000_000  # Pillow's own limit before it speaks of decompression bombs
-CACHE_VERSION = 1  # to be raised when the same file would be decoded to other pixels
+CACHE_VERSION = 2  # to be raised when the same file would be decoded to other pixels
 Image_ = Image.Image
 File = tuple[Path, int]  # an image and its class
 
@@ -310,7 +310,7 @@ def _plain(image: Image_, mode: str) -> Image_:
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
         if image.mode == "F" and values.max() <= 1:
             values = values * 255
-        elif values.max() > 255:
+        elif image.mode.startswith("I;") or values.max() > 255:
             values = values / 257  # 16 bits
         image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:

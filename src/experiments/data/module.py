@@ -128,7 +128,10 @@ class ImageDataModule(LightningDataModule):
         indices = np.arange(len(labels))
         if self.num_folds is not None and self.fold is not None:
             folds = StratifiedKFold(self.num_folds, shuffle=True, random_state=SPLIT_SEED)
-            train, val = list(folds.split(indices, labels))[self.fold]
+            try:
+                train, val = list(folds.split(indices, labels))[self.fold]
+            except ValueError as error:
+                raise UserError(f"data.num_folds={self.num_folds}: {error}") from error
         else:
             count = share(self.val_size, len(labels), self.num_classes)
             if count + self.num_classes > len(labels):
@@ -145,8 +148,11 @@ class ImageDataModule(LightningDataModule):
             count = len(indices)
         if count > len(indices):
             raise UserError(f"data.limit={self.limit} exceeds the {len(indices)} images there are to train on")
-        if count > len(indices) - self.num_classes:
-            return indices[:count]
+        if (surplus := len(indices) - count) < self.num_classes:  # one each of the largest classes
+            of_class = torch.bincount(labels[indices], minlength=self.num_classes)
+            largest = of_class.argsort(descending=True, stable=True)[:surplus]
+            gone = [int((labels[indices] == label).nonzero()[-1]) for label in largest]
+            return torch.from_numpy(np.delete(indices.numpy(), gone))
         if count < self.num_classes:
             raise UserError(f"data.limit={self.limit} leaves {count} images for {self.num_classes} classes")
         _, kept = _stratified(indices.numpy(), labels[indices], count)
@@ -188,8 +194,9 @@ class ImageDataModule(LightningDataModule):
         return {"steps_per_execution": self.steps_per_execution}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with it."""
-        self.steps_per_execution = state_dict["steps_per_execution"]
+        """Go on with it, unless something has come up that needs single steps: more devices, a profiler."""
+        if self.steps_per_execution != 1:
+            self.steps_per_execution = state_dict["steps_per_execution"]
 
     def _sample_weights(self) -> Tensor:
         """For each image to train on, one over the number of images of its class."""
