@@ -131,6 +131,21 @@ def test_plateau_watches_validation():
     assert seen[-1] == pytest.approx(0.01)
 
 
+def test_plateau_waits_for_validations_that_are_rare():
+    falling = partial(ReduceLROnPlateau, patience=0, threshold=1e9, mode="max", factor=0.1)
+    seen = rates(falling, epochs=5, check_val_every_n_epoch=2)
+    assert seen == pytest.approx([0.1] * 13 * 4 + [0.01] * 13)  # after the second validation
+
+
+def test_mean_losses_add_up_in_bf16_and_leave_empty_batches_out():
+    module = classifier().to(torch.bfloat16)
+    logits, labels = torch.zeros(64, 10, dtype=torch.bfloat16), torch.zeros(64, dtype=torch.int64)
+    for _ in range(860):
+        module.count("val", torch.tensor(0.5, dtype=torch.bfloat16), logits, labels)
+    module.count("val", torch.tensor(torch.nan), logits[:0], labels[:0])
+    assert dict(module.stage_metrics("val"))["loss"].compute().item() == 0.5
+
+
 def test_an_endless_run_has_no_total_steps():
     module = classifier(scheduler=partial(OneCycleLR, max_lr=0.1))
     with pytest.raises(UserError, match=r"trainer.max_epochs or trainer.max_steps"):

@@ -90,6 +90,8 @@ class Classifier(LightningModule):
 
     def count(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Update the stage's metrics with a mean loss, logits (batch, num_classes) and labels."""
+        if not len(labels):  # of an odd number of images, a rank's share
+            return
         (_, mean_loss), (_, accuracy), *further = self.stage_metrics(stage)
         mean_loss.update(loss.detach(), len(labels))
         # of mixed images, the class with the larger part counts
@@ -168,6 +170,11 @@ class Classifier(LightningModule):
             self._taken.append((loss.detach(), logits.detach(), batch[1]))
         loop._batches_that_stepped += len(batches)  # the loggers' x-axis
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Where ``max_steps`` ends the run inside an epoch, let Lightning validate once more."""
+        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+            self.trainer.should_stop = True
+
     def _is_logged(self, step: int) -> bool:
         return (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
@@ -215,9 +222,10 @@ class Classifier(LightningModule):
             schedule = self.make_scheduler(optimizer, **steps)
         except (TypeError, ValueError) as error:
             raise UserError(f"the scheduler refuses its arguments: {error}") from error
-        plan = {"scheduler": schedule, "interval": "step" if by_step else "epoch"}
+        plan: dict[str, Any] = {"scheduler": schedule, "interval": "step" if by_step else "epoch"}
         if isinstance(schedule, ReduceLROnPlateau):
             plan["monitor"] = "val/accuracy" if schedule.mode == "max" else "val/loss"
+            plan["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def _total_steps(self) -> int:

@@ -11,7 +11,8 @@ class WeightedCrossEntropy(nn.CrossEntropyLoss):
     """Cross-entropy in which every class weighs as much as any other, however rare it is.
 
     A class's weight is the number of images over the number of classes times the class's own images; the weights
-    travel in checkpoints.
+    travel in checkpoints. The mean is over images, not over their weights as torch has it: an epoch's loss does not
+    depend on how it is cut into batches.
     """
 
     def __init__(self, class_counts: Sequence[int], label_smoothing: float = 0.0) -> None:
@@ -19,7 +20,11 @@ class WeightedCrossEntropy(nn.CrossEntropyLoss):
         if counts.ndim != 1 or not (counts >= 1).all():
             raise ValueError(f"class_counts={list(class_counts)}: every class needs an image to train on")
         weight = counts.sum() / (len(counts) * counts)
-        super().__init__(weight=weight.float(), label_smoothing=label_smoothing)
+        super().__init__(weight=weight.float(), label_smoothing=label_smoothing, reduction="none")
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Logits (batch, num_classes) and labels (batch,) -> a scalar."""
+        return super().forward(input, target).mean()
 
 
 class FocalLoss(nn.Module):

@@ -23,7 +23,7 @@ class MeanLoss(Metric):
 
     def update(self, loss: Tensor, batch_size: int) -> None:
         """Count a batch by its mean loss, a scalar, and its size."""
-        self.total += loss * batch_size
+        self.total = self.total.float() + loss.float() * batch_size  # in bf16, sums stand still
         self.count += batch_size
 
     def compute(self) -> Tensor:
