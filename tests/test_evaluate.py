@@ -158,3 +158,13 @@ def test_networks_that_see_other_images_are_not_averaged(run, tmp_path):
 def test_mistakes_about_ensembles_are_told(run, options, message):
     with pytest.raises(UserError, match=message):
         evaluate([run[0], run[0]], accelerator="cpu", **options)
+
+
+def test_images_that_may_have_trained_the_run_are_refused(tmp_path, run):
+    train(experiments.compose(*SHORT, "data.num_folds=5", "data.fold=0", f"run_dir={tmp_path}"))
+    with pytest.raises(UserError, match="split=val with data=digits would measure the run's own data split anew"):
+        evaluate(tmp_path, data="digits", accelerator="cpu", split="val")
+    with pytest.raises(
+        UserError, match=r"data\.test_size=0\.9 with split=test would measure images that the network"
+    ):
+        evaluate(run[0], data_keys=["data.test_size=0.9"], accelerator="cpu")

@@ -30,7 +30,7 @@ from experiments.nets import Ensemble
 from experiments.run import prepare_process
 from experiments.trust import check_config, keep_inside
 
-SPLIT = ("_target_", "val_size", "test_size", "num_folds", "fold")  # what decides who is a validation image
+SPLIT = ("_target_", "split", "val_size", "test_size", "num_folds", "fold")  # what decides who is a validation image
 
 
 def evaluate(
@@ -76,8 +76,7 @@ def evaluate(
         if not isinstance(config.get(part), dict) or "_target_" not in config[part]:
             raise UserError(f"{source} is damaged: it names no {part}")
     config = {"scheduler": None, **config, "metrics": config.get("metrics") or {}}
-    if split == "val":
-        _require_same_validation(config, run, others, data_keys)
+    _require_same_split(config, split, run, others, data_keys)
     path = Path(checkpoint) if checkpoint else runs.best_checkpoint(run)
     checkpoint_content = checkpoints.read(path)
     card = checkpoint_content.get("hyper_parameters", {}).get("card") or {}
@@ -88,7 +87,10 @@ def evaluate(
     else:
         card = checkpoints.card(checkpoint_content, path)
         check_config(card["net"], str(path), trust)
-        module = make(compose(f"data={data}", *data_keys)["data"])
+        other = compose(f"data={data}", *data_keys)["data"]
+        if split == "val" and other["_target_"] == config["data"]["_target_"]:
+            raise UserError(f"split=val with data={data} would measure the run's own data split anew: leave data out")
+        module = make(other)
         _require_fit(card, module, data)
         config["model"]["net"] = card["net"]
     if card.get("mean"):
@@ -141,16 +143,17 @@ def _with_keys(config: dict[str, Any], data_keys: Sequence[str]) -> dict[str, An
         raise UserError(f"{' '.join(data_keys)} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _require_same_validation(
-    config: Mapping[str, Any], run: Path, others: Sequence[Path], data_keys: Sequence[str]
+def _require_same_split(
+    config: Mapping[str, Any], split: str, run: Path, others: Sequence[Path], data_keys: Sequence[str]
 ) -> None:
-    """Raise UserError where validation images of the first run may have trained it, or another one."""
-    typed = [key for key in data_keys if key.removeprefix("data.").partition("=")[0] in SPLIT]
+    """Raise UserError where images of a split of the first run may have trained it, or another one."""
+    decisive = SPLIT if split == "val" else ("test_size",)
+    typed = [key for key in data_keys if key.removeprefix("data.").partition("=")[0] in decisive]
     if typed:
         raise UserError(
-            f"{typed[0]} with split=val would measure images that the network was trained on: leave it out"
+            f"{typed[0]} with split={split} would measure images that the network was trained on: leave it out"
         )
-    for other in others:
+    for other in others if split == "val" else ():
         theirs = section(runs.read_config(other), "data")
         for key in SPLIT:
             if (mine := config["data"].get(key)) != theirs.get(key):
