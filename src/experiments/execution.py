@@ -3,7 +3,14 @@
 import inspect
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, Timer, WeightAveraging
+from lightning.pytorch.callbacks import (
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    ProgressBar,
+    StochasticWeightAveraging,
+    Timer,
+    WeightAveraging,
+)
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.profilers import PassThroughProfiler
 from torch.optim import Optimizer
@@ -23,6 +30,8 @@ BATCH_HOOKS = (
 )
 # Fewer, longer batches make no difference to them, or they are called after every optimizer step.
 INDIFFERENT = (ProgressBar, Timer, WeightAveraging)
+# They reach into Lightning's loop without a hook for batches.
+INTERFERING = (GradientAccumulationScheduler, StochasticWeightAveraging)
 
 
 def steps_per_execution(
@@ -76,7 +85,10 @@ def _watches_steps(callback: Callback) -> bool:
     own = type(callback).__module__.startswith("experiments.") and not isinstance(callback, Histograms)
     if own or isinstance(callback, INDIFFERENT):
         return False
-    return any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in BATCH_HOOKS)
+    hooks = ((getattr(callback, name), getattr(Callback, name)) for name in BATCH_HOOKS)  # of it, not of its class
+    return isinstance(callback, INTERFERING) or any(
+        getattr(mine, "__func__", mine) is not idle for mine, idle in hooks
+    )
 
 
 def _needs_closure(module: Classifier) -> bool:
