@@ -105,6 +105,8 @@ def peak_by_hand(root: str, line: Connection) -> None:
     import torchmetrics  # noqa: F401
     from training import Training, by_hand
 
+    import experiments.run  # noqa: F401
+
     by_hand(Training(root=root, epochs=2), "mlp", 64)()
     line.send(peak())
 

@@ -70,9 +70,7 @@ def by_hand(
     import torch
     from torch.nn import functional
 
-    from experiments.run import prepare_process
-
-    prepare_process()
+    torch.set_flush_denormal(True)
     device = torch.device("cuda" if options.device == "gpu" else "cpu")
     images, labels = (part.to(device) for part in raw_mnist(options.root))
     scale, shift = 1 / (255 * STD), -MEAN / STD

@@ -1,12 +1,16 @@
 """Lists of batches: the same run as step by step, bit for bit, and refused where that cannot be."""
 
+import platform
 import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -75,6 +79,15 @@ def test_max_steps_ends_a_run_there_and_not_before(tmp_path):
     assert experiment.trainer.global_step == 30
 
 
+@pytest.mark.parametrize("several", ["auto", "1"])
+def test_a_run_that_ends_inside_an_epoch_validates_and_keeps_what_it_learned(tmp_path, several):
+    summary = train(config_of(tmp_path, "trainer.max_steps=5", f"steps_per_execution={several}", "test=true"))
+    assert summary["steps"] == 5
+    best = torch.load(tmp_path / summary["best_checkpoint"], weights_only=True)
+    assert best["global_step"] == 5
+    assert {"val/accuracy", "test/accuracy"} <= {name for name, value in summary.items() if value is not None}
+
+
 def chosen(folder, *overrides: str) -> int:
     """How many steps an execution is, once the data are known."""
     experiment = build(config_of(folder, "callbacks.model_summary=null", *overrides))
@@ -107,6 +120,11 @@ class EpochWatcher(Callback):
         pass
 
 
+def made_of_functions():
+    return LambdaCallback(on_train_batch_end=print)
+
+
+LIGHTNINGS = "+callbacks.own={_target_:lightning.pytorch.callbacks."
 WATCHER = "+callbacks.own._target_=tests.test_execution.Watcher"
 SINGLE = {
     "trainer.accumulate_grad_batches=2": "trainer.accumulate_grad_batches",
@@ -118,6 +136,9 @@ SINGLE = {
     WATCHER: "the callback Watcher",
     "+callbacks.best_checkpoint.every_n_train_steps=3": "the callback ModelCheckpoint",
     "callbacks=[default,histograms]": "the callback Histograms",
+    LIGHTNINGS + "GradientAccumulationScheduler,scheduling:{0:4}}": "the callback GradientAccumulationScheduler",
+    LIGHTNINGS + "StochasticWeightAveraging,swa_lrs:0.01}": "the callback StochasticWeightAveraging",
+    "+callbacks.own._target_=tests.test_execution.made_of_functions": "the callback LambdaCallback",
 }
 
 
@@ -155,3 +176,55 @@ def test_the_throughput_is_in_the_summary_and_in_tensorboard(tmp_path):
     assert summary["images_per_second"] == pytest.approx(400 / 13 * summary["steps_per_second"], rel=1e-3)
     assert 0 < summary["data_share"] < 1
     assert summary["steps"] / summary["steps_per_second"] < summary["train_seconds"]
+
+
+FAULTS = """
+import resource, torch
+from experiments.run import prepare_process
+prepare_process()
+torch.set_num_threads(1)
+for step in range(8):
+    torch.ones(16_000_000)  # 64 MB, freed at once
+    if step == 3:  # the first ones find their place
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+KEPT = """
+import torch
+from pathlib import Path
+from experiments.data.memory import free_memory
+from experiments.run import prepare_process
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+prepare_process()
+before = resident()
+torch.ones(50_000_000)  # 200 MB
+kept = resident() - before
+free_memory()
+print(kept, resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives memory back")
+def test_what_a_process_keeps_counts_as_free():
+    process = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
+    kept, left = map(int, process.stdout.split())
+    assert kept > 40_000  # pages of 4 KiB
+    assert left < kept / 4
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives memory back")
+def test_memory_that_is_freed_is_there_for_the_next_step():
+    process = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert int(process.stdout) < 1000  # pages that the kernel had to clear; 64 MB anew would be 15,625 each time
+
+
+def test_a_run_that_now_needs_single_steps_does_not_take_over_lists():
+    data, state = Digits(), {"steps_per_execution": 10}
+    data.load_state_dict(state)
+    assert data.steps_per_execution == 1
+    data.steps_per_execution = None  # auto
+    data.load_state_dict(state)
+    assert data.steps_per_execution == 10

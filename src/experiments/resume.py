@@ -69,6 +69,18 @@ class Plan:
         loops = checkpoints.read(self.checkpoint)["loops"]["fit_loop"]
         return int(loops["epoch_loop.state_dict"]["_batches_that_stepped"]) + 1
 
+    def require_as_many(self, world_size: int) -> None:
+        """Raise UserError if the schedule was planned for another number of processes, which take other steps."""
+        if self.checkpoint is None or not _plans_steps(self.config):
+            return
+        before = len(checkpoints.read(self.checkpoint).get("exact", {}).get("ranks", [])) or world_size
+        if before != world_size:
+            raise UserError(
+                f"scheduler={self.config['scheduler']['_target_']} was planned for the steps of {before} devices, "
+                f"and {world_size} take another number: go on with trainer.devices={before}, or start a new run, "
+                "with scheduler=constant if devices are to change"
+            )
+
 
 def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     """Decide how ``resume=`` goes on in ``config["run_dir"]``.

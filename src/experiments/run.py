@@ -1,8 +1,10 @@
 """Fit, test, record: what one run does. Knows no Hydra."""
 
+import ctypes
 import logging
 import math
 import os
+import platform
 import re
 import shlex
 import traceback
@@ -35,6 +37,7 @@ def prepare_process() -> None:
     flushing them to zero has no effect on worker threads.
     """
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     for harmless in (
         ".*does not have many workers.*",  # batches come from memory: loader processes would slow them down
         ".*smaller than the logging interval.*",  # metrics are logged every epoch anyway
@@ -47,6 +50,20 @@ def prepare_process() -> None:
             logging.getLogger(name).handlers.clear()
     # a run says by itself which device it uses and why it ended
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep the memory of tensors that are freed, for those of the next step.
+
+    glibc hands large blocks back to the system and asks for them anew, every step: the kernel clears each page again,
+    which takes up to half of a convolutional network's time on CPUs (``benchmarks/training.py``). Elsewhere than on
+    Linux with glibc, nothing happens.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        trim_threshold, mmap_max = -1, -4  # as malloc.h numbers them
+        libc = ctypes.CDLL(None)
+        libc.mallopt(trim_threshold, -1)  # never shrink the heap
+        libc.mallopt(mmap_max, 0)  # and put large blocks into it too
 
 
 def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -74,18 +91,24 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
             going_on = resume.plan(config, overrides)
             if going_on.finished:
                 log.info("the run in %s is finished: nothing to resume", shown(run_dir))
-                return runs.read_summary(run_dir) or {}
+                summary = runs.read_summary(run_dir) or {}
+                if going_on.config["test"] and "test/accuracy" not in summary:
+                    log.info("to measure it on the test split: python scripts/evaluate.py run=%s", shown(run_dir))
+                return summary
             config = going_on.config
             if tensorboard := (config["logger"] or {}).get("tensorboard"):
                 tensorboard["purge_step"] = going_on.logged_steps
-            (run_dir / "summary.json").unlink(missing_ok=True)
         else:
             _on_rank_zero(runs.start, run_dir, config, overrides)
         seed_everything(config["seed"], workers=True, verbose=False)
-        experiment = None
+        experiment, begun = None, going_on is None
         try:
             check.require(signatures.mistakes(config, overrides))
             experiment = build(config, going_on.moved_from if going_on else None)
+            if going_on:
+                going_on.require_as_many(experiment.trainer.world_size)
+                _on_rank_zero(runs.reopen, run_dir)
+            begun = True
             job.attach(experiment.trainer)
             summary = fit_and_test(experiment, config, going_on.checkpoint if going_on else None)
         except Stopped as stopped:
@@ -96,9 +119,10 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         except Exception as error:
             error = explained(error, config)
             failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "seed": config["seed"]}
-            if experiment is not None:
+            if experiment is not None and begun:
                 failed = conclude_failed(experiment, config, failed)
-            _on_rank_zero(runs.finish, run_dir, failed)
+            if begun or not runs.read_summary(run_dir):  # a run that was not gone on with stays as it was
+                _on_rank_zero(runs.finish, run_dir, failed)
             if isinstance(error, UserError):
                 raise error from None
             _on_rank_zero(runs.record_fault, run_dir, traceback.format_exc())

@@ -75,7 +75,7 @@ def start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str]) ->
     if list(run_dir.glob("checkpoints/*.ckpt")) or ((run_dir / "config.yaml").exists() and not failed):
         raise UserError(f"{run_dir} holds a run: go on with it by resume={run_dir}, or name another folder")
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "summary.json").unlink(missing_ok=True)
+    reopen(run_dir)
     git, diff = git_state(CONF.parent)
     environment = {
         "command": [sys.executable, *map(redacted, sys.argv)],
@@ -96,6 +96,11 @@ def start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str]) ->
 def record_fault(run_dir: Path, report: str) -> None:
     """Keep the traceback of a fault of the program in ``error.txt``."""
     _write(run_dir / "error.txt", redacted(report))
+
+
+def reopen(run_dir: Path) -> None:
+    """Take ``summary.json`` away: the run goes on."""
+    (run_dir / "summary.json").unlink(missing_ok=True)
 
 
 def finish(run_dir: Path, summary: Mapping[str, Any]) -> None:
