@@ -100,6 +100,16 @@ def test_killed_at_a_rolling_checkpoint_and_resumed_equals_uninterrupted(nursery
     assert_equal_runs(run, truth, nursery.finish(run, *SETTINGS[setting]), truth_summary)
 
 
+def test_killed_between_a_save_and_the_removal_of_what_it_replaces(nursery, truths, tmp_path):
+    truth, truth_summary = truths("step by step")
+    run = tmp_path / "run"
+    nursery.finish(run, *SETTINGS["step by step"])
+    (run / "summary.json").unlink()
+    newest, *_ = sorted((run / "checkpoints").glob("rolling-*.ckpt"), reverse=True)
+    shutil.copy(newest, newest.with_name("rolling-0001-0000008.ckpt"))
+    assert_equal_runs(run, truth, nursery.finish(run, *SETTINGS["step by step"]), truth_summary)
+
+
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_killed_at_random_moments_until_done(nursery, truths, tmp_path, seed):
     setting = list(SETTINGS)[seed % len(SETTINGS)]
@@ -218,6 +228,27 @@ def test_a_run_without_a_planned_schedule_can_become_longer_even_when_finished(n
     assert {k: v for k, v in summary.items() if k not in CHANGING} == {
         k: v for k, v in truth.items() if k not in CHANGING
     }
+
+
+def test_what_fails_before_it_goes_on_leaves_a_run_as_it_was(nursery, tmp_path):
+    run = tmp_path / "run"
+    short = ("scheduler=constant", "trainer.max_epochs=1")
+    nursery.finish(run, *short, "test=false")
+    before = (run / "summary.json").read_bytes()
+    absent = "gpu" if not torch.cuda.is_available() else "mps"
+    longer = ("scheduler=constant", "trainer.max_epochs=2", f"trainer.accelerator={absent}")
+    assert nursery.wait(nursery.start(run, *longer)) == 2
+    assert (run / "summary.json").read_bytes() == before
+    nursery.finish(run, *short, "test=true")
+    assert "to measure it on the test split: python scripts/evaluate.py run=" in nursery.output(run).read_text()
+
+
+def test_a_planned_schedule_does_not_go_on_with_more_processes(nursery, tmp_path):
+    run = tmp_path / "run"
+    nursery.finish(run)
+    (run / "summary.json").unlink()
+    assert nursery.wait(nursery.start(run, "trainer.devices=2")) == 2
+    assert "was planned for the steps of 1 devices, and 2 take another number" in nursery.output(run).read_text()
 
 
 def test_another_logger_may_be_typed_and_a_recipe_that_differs_is_refused(nursery, truths, tmp_path):

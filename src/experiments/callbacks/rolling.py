@@ -83,6 +83,7 @@ class RollingCheckpoint(Checkpoint):
                 if step > trainer.global_step:
                     log.info("removing %s: the run goes on from before it", path)
                     trainer.strategy.remove_checkpoint(path)
+            self._remove_old(trainer)  # a kill may come between a save and this
         try:
             self._handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         except ValueError:  # not in the main thread, where alone Python lets signals be handled
@@ -124,8 +125,11 @@ class RollingCheckpoint(Checkpoint):
         self._due = False
         self._saved_step, self._saved_time = step, time.monotonic()
         if trainer.is_global_zero:
-            for path in [path for at, path in rolling_files(self.dirpath) if at <= step][self.keep :]:
-                trainer.strategy.remove_checkpoint(path)
+            self._remove_old(trainer)
+
+    def _remove_old(self, trainer: Trainer) -> None:
+        for path in [path for at, path in rolling_files(self.dirpath) if at <= trainer.global_step][self.keep :]:
+            trainer.strategy.remove_checkpoint(path)
 
     def _is_due(self, trainer: Trainer) -> bool:
         if self.every_n_steps and trainer.global_step // self.every_n_steps > self._saved_step // self.every_n_steps:
