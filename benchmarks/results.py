@@ -86,18 +86,20 @@ class Table:
         self.lock = FileLock(root / "benchmarks" / ".results.lock")
         self.recipes = {name: recipe_of(name) for name in ORDER}
 
-    def read(self) -> dict[str, Any]:
-        """All that was measured of recipes as they stand now.
+    def stored(self) -> dict[str, Any]:
+        """All that was measured, also of recipes that were changed since.
 
         Raises:
             UserError: if the file is damaged.
         """
-        if not self.path.exists():
-            return {}
         try:
-            known = json.loads(self.path.read_text(encoding="utf-8"))
+            return dict(json.loads(self.path.read_text(encoding="utf-8"))) if self.path.exists() else {}
         except ValueError as error:
             raise UserError(f"{self.path} is damaged: {error}. Take it back from git, or remove it") from error
+
+    def read(self) -> dict[str, Any]:
+        """All that was measured of recipes as they stand now."""
+        known = self.stored()
         return {name: known[name] for name in ORDER if known.get(name, {}).get("recipe") == self.recipes[name]}
 
     def seeds(self, name: str) -> dict[str, Any]:
@@ -107,8 +109,7 @@ class Table:
     def add(self, name: str, seed: int, result: Mapping[str, Any], circumstances: Mapping[str, Any]) -> None:
         """Keep one seed's result, beside those that other processes have kept."""
         with self.lock:
-            known = self.read()
-            seeds = {**known.get(name, {}).get("seeds", {}), str(seed): dict(result)}
+            known, seeds = self.stored(), {**self.seeds(name), str(seed): dict(result)}
             known[name] = {"recipe": self.recipes[name], **circumstances, "seeds": dict(sorted(seeds.items()))}
             ordered = {name: known[name] for name in ORDER if name in known}
             write_atomically(self.path, (json.dumps(ordered, indent=1) + "\n").encode())
@@ -181,14 +182,16 @@ def python(script: str, *arguments: str) -> str:
     return process.stdout
 
 
-def folder_of(name: str, seed: int, recipe: str, options: Results) -> Path:
+def folder_of(name: str, seed: int, recipes: Mapping[str, str], options: Results) -> Path:
     """Where a run goes: a recipe that was changed does not meet its former runs."""
-    return Path(options.runs) / ("again" if options.again else "") / name / recipe / str(seed)
+    return Path(options.runs) / ("again" if options.again else "") / name / recipes[name] / str(seed)
 
 
-def train(name: str, seed: int, recipe: str, options: Results) -> tuple[dict[str, Any], dict[str, Any]]:
+def train(
+    name: str, seed: int, recipes: Mapping[str, str], options: Results
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """One run, if it is not done: its result, and the circumstances that all seeds share."""
-    folder = folder_of(name, seed, recipe, options)
+    folder = folder_of(name, seed, recipes, options)
     summary = folder / "summary.json"
     if options.again and summary.exists():
         shutil.rmtree(folder)
@@ -204,9 +207,11 @@ def train(name: str, seed: int, recipe: str, options: Results) -> tuple[dict[str
     }
 
 
-def average(name: str, seed: int, recipe: str, options: Results) -> tuple[dict[str, Any], dict[str, Any]]:
+def average(
+    name: str, seed: int, recipes: Mapping[str, str], options: Results
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """An ensemble of one run of each member; those that are missing are trained."""
-    members = [(member, seed, recipe_of(member), options) for member in ENSEMBLES[name]]
+    members = [(member, seed, recipes, options) for member in ENSEMBLES[name]]
     results, circumstances = zip(*(train(*member) for member in members), strict=True)
     runs = json.dumps([str(folder_of(*member)) for member in members])
     accuracies = {}
@@ -228,7 +233,7 @@ def measure(table: Table, options: Results) -> list[str]:
         missing = [seed for seed in range(options.seeds) if options.again or str(seed) not in before]
         one = average if name in ENSEMBLES else train
         pool = ThreadPoolExecutor(options.jobs)
-        work = {pool.submit(one, name, seed, table.recipes[name], options): seed for seed in missing}
+        work = {pool.submit(one, name, seed, table.recipes, options): seed for seed in missing}
         try:
             for done in track(as_completed(work), name, total=len(work), disable=not work):
                 seed = work[done]

@@ -120,10 +120,11 @@ def test_the_script_trains_what_is_missing_and_writes_the_same_number_everywhere
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(house):
     options = results.Results(recipes=["digits_mlp"], seeds=1, runs=str(house / "runs"))
-    folder = results.folder_of("digits_mlp", 0, results.recipe_of("digits_mlp"), options)
+    recipes = {"digits_mlp": results.recipe_of("digits_mlp")}
+    folder = results.folder_of("digits_mlp", 0, recipes, options)
     started = compose("experiment=digits_mlp", "trainer.max_epochs=1", "callbacks=minimal", f"run_dir={folder}")
     runs.start(folder, started, ["trainer.max_epochs=1"])
-    result, _ = results.train("digits_mlp", 0, results.recipe_of("digits_mlp"), options)
+    result, _ = results.train("digits_mlp", 0, recipes, options)
     assert result["epochs"] == 1
 
 
