@@ -221,6 +221,27 @@ def test_memory_that_is_freed_is_there_for_the_next_step():
     assert int(process.stdout) < 1000  # pages that the kernel had to clear; 64 MB anew would be 15,625 each time
 
 
+SEARCHES = """
+import sys, torch
+from experiments.run import prepare_process
+prepare_process()
+weight = torch.nn.Parameter(torch.ones(3))
+weight.grad = torch.ones(3)
+optimizer = torch.optim.Adam([weight])
+optimizer.step()
+opened = []
+sys.addaudithook(lambda event, details: opened.append(details) if event == "ctypes.dlopen" else None)
+optimizer.step()
+print(len(opened))
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the driver is there")
+def test_steps_do_not_search_for_a_driver_that_is_not_there():
+    process = subprocess.run([sys.executable, "-c", SEARCHES], capture_output=True, text=True, check=True)
+    assert process.stdout == "0\n"
+
+
 def test_a_run_that_now_needs_single_steps_does_not_take_over_lists():
     data, state = Digits(), {"steps_per_execution": 10}
     data.load_state_dict(state)

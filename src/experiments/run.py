@@ -38,6 +38,10 @@ def prepare_process() -> None:
     """
     torch.set_flush_denormal(True)
     keep_freed_memory()
+    if not torch.cuda.is_available():
+        # Lightning has torch ask the driver's library, which is searched for anew where there is none; Adam asks
+        # each step, and waits a tenth of the MLP's
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     for harmless in (
         ".*does not have many workers.*",  # batches come from memory: loader processes would slow them down
         ".*smaller than the logging interval.*",  # metrics are logged every epoch anyway
