@@ -61,7 +61,7 @@ def raw_mnist(root: str) -> Any:
 
 
 def without_lightning() -> None:
-    """Importing Lightning makes each of Adam's steps search the disk for a GPU driver; these loops would not have it."""
+    """Importing Lightning makes each of Adam's steps search the disk for a GPU driver: undo it for other loops."""
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
