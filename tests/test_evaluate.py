@@ -1,5 +1,6 @@
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 import experiments
@@ -160,11 +161,26 @@ def test_mistakes_about_ensembles_are_told(run, options, message):
         evaluate([run[0], run[0]], accelerator="cpu", **options)
 
 
-def test_images_that_may_have_trained_the_run_are_refused(tmp_path, run):
+def test_images_that_may_have_trained_the_run_are_refused(tmp_path):
     train(experiments.compose(*SHORT, "data.num_folds=5", "data.fold=0", f"run_dir={tmp_path}"))
-    with pytest.raises(UserError, match="split=val with data=digits would measure the run's own data split anew"):
-        evaluate(tmp_path, data="digits", accelerator="cpu", split="val")
     with pytest.raises(
-        UserError, match=r"data\.test_size=0\.9 with split=test would measure images that the network"
+        UserError, match=r"data\.num_folds=None with split=val would .*: its run has data.num_folds=5"
     ):
-        evaluate(run[0], data_keys=["data.test_size=0.9"], accelerator="cpu")
+        evaluate(tmp_path, data="digits", accelerator="cpu", split="val")
+
+
+def test_a_folder_of_images_is_not_split_anew_but_another_one_is(tmp_path):
+    for name in ("pics", "others"):
+        for index in range(90):
+            path = tmp_path / name / "train" / str(index % 10) / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (28, 28), index * 2).save(path)
+    run, folder = tmp_path / "run", [f"data.root={tmp_path / 'pics'}", "data.image_size=28"]
+    train(experiments.compose("data=image_folder", *folder, "data.test_size=20", *SHORT, f"run_dir={run}"))
+    message = r"data\.test_size=0\.1 with split=test would measure images .*: its run has data.test_size=20"
+    with pytest.raises(UserError, match=message):
+        evaluate(run, data="image_folder", data_keys=folder, accelerator="cpu")
+    with pytest.raises(UserError, match=r"data\.test_size=0\.5 with split=test would measure images"):
+        evaluate(run, data_keys=["data.test_size=0.5"], accelerator="cpu")
+    other = [f"data.root={tmp_path / 'others'}", "data.image_size=28", "data.test_size=0.5"]
+    assert "test/accuracy" in evaluate(run, data="image_folder", data_keys=other, accelerator="cpu")

@@ -207,6 +207,29 @@ print(kept, resident() - before)
 """
 
 
+SPLIT = """
+import torch
+from experiments.data import Digits
+from experiments.run import prepare_process
+from pathlib import Path
+class Large(Digits):
+    def read(self, split):
+        return torch.ones(20_000, 1, 100, 100, dtype=torch.uint8), torch.arange(20_000) % 10  # 200 MB
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+prepare_process()
+data, before = Large(), resident()
+data.setup("fit")
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives memory back")
+def test_data_that_were_split_lie_in_memory_once():
+    process = subprocess.run([sys.executable, "-c", SPLIT], capture_output=True, text=True, check=True)
+    assert 45_000 < int(process.stdout) < 70_000  # pages of 4 KiB; twice would be 98,000
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives memory back")
 def test_what_a_process_keeps_counts_as_free():
     process = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from experiments.errors import UserError
-from experiments.metrics import MeanLoss
+from experiments.metrics import MeanLoss, at_least_32_bits
 
 STAGES = ("train", "val", "test")
 Batch = tuple[Tensor, Tensor]
@@ -132,7 +132,7 @@ class Classifier(LightningModule):
             return loss
         before, self._taken = self._taken, []
         losses, all_logits, labels = zip(*before, (loss.detach(), logits.detach(), last[1]), strict=True)
-        stacked, all_labels = torch.stack(losses), torch.cat(labels)
+        stacked, all_labels = at_least_32_bits(torch.stack(losses)), torch.cat(labels)
         # all batches but the last are equally large
         total = stacked[:-1].sum() * len(labels[0]) + stacked[-1] * len(labels[-1])
         self.count("train", total / len(all_labels), torch.cat(all_logits), all_labels)

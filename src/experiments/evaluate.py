@@ -76,21 +76,23 @@ def evaluate(
         if not isinstance(config.get(part), dict) or "_target_" not in config[part]:
             raise UserError(f"{source} is damaged: it names no {part}")
     config = {"scheduler": None, **config, "metrics": config.get("metrics") or {}}
-    _require_same_split(config, split, run, others, data_keys)
+    if split == "val":
+        _require_same_validation(config, run, others)
     path = Path(checkpoint) if checkpoint else runs.best_checkpoint(run)
     checkpoint_content = checkpoints.read(path)
     card = checkpoint_content.get("hyper_parameters", {}).get("card") or {}
     if data is None:
-        mine = _with_keys(config["data"], data_keys)
-        keep_inside({"data": mine}, run, [argument.partition("=")[0] for argument in data_keys])
-        module = make(mine)
+        measured = _with_keys(config["data"], data_keys)
+        keep_inside({"data": measured}, run, [argument.partition("=")[0] for argument in data_keys])
+        _require_unseen(measured, config["data"], split)
+        module = make(measured)
     else:
         card = checkpoints.card(checkpoint_content, path)
         check_config(card["net"], str(path), trust)
-        other = compose(f"data={data}", *data_keys)["data"]
-        if split == "val" and other["_target_"] == config["data"]["_target_"]:
-            raise UserError(f"split=val with data={data} would measure the run's own data split anew: leave data out")
-        module = make(other)
+        measured = compose(f"data={data}", *data_keys)["data"]
+        if _images(measured) == _images(config["data"]):
+            _require_unseen(measured, config["data"], split)
+        module = make(measured)
         _require_fit(card, module, data)
         config["model"]["net"] = card["net"]
     if card.get("mean"):
@@ -143,17 +145,25 @@ def _with_keys(config: dict[str, Any], data_keys: Sequence[str]) -> dict[str, An
         raise UserError(f"{' '.join(data_keys)} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _require_same_split(
-    config: Mapping[str, Any], split: str, run: Path, others: Sequence[Path], data_keys: Sequence[str]
-) -> None:
-    """Raise UserError where images of a split of the first run may have trained it, or another one."""
-    decisive = SPLIT if split == "val" else ("test_size",)
-    typed = [key for key in data_keys if key.removeprefix("data.").partition("=")[0] in decisive]
-    if typed:
-        raise UserError(
-            f"{typed[0]} with split={split} would measure images that the network was trained on: leave it out"
-        )
-    for other in others if split == "val" else ():
+def _images(config: Mapping[str, Any]) -> tuple[object, ...]:
+    """What tells data sets apart: their class, and of a user's own folders where they lie."""
+    own = "test_size" in config and config.get("root") is not None
+    return config.get("_target_"), Path(str(config["root"])).resolve() if own else None
+
+
+def _require_unseen(measured: Mapping[str, Any], trained: Mapping[str, Any], split: str) -> None:
+    """Raise UserError where a split of the images that a run was trained with would hold some that trained it."""
+    for key in SPLIT if split == "val" else ("test_size",):
+        if measured.get(key) != trained.get(key):
+            raise UserError(
+                f"data.{key}={measured.get(key)} with split={split} would measure images that the network was "
+                f"trained on: its run has data.{key}={trained.get(key)}"
+            )
+
+
+def _require_same_validation(config: Mapping[str, Any], run: Path, others: Sequence[Path]) -> None:
+    """Raise UserError where validation images of the first run may have trained another one."""
+    for other in others:
         theirs = section(runs.read_config(other), "data")
         for key in SPLIT:
             if (mine := config["data"].get(key)) != theirs.get(key):

@@ -41,6 +41,7 @@ def find_lr(
     for talker in ("tuner.lr_finder", "trainer.connectors.checkpoint_connector"):
         logging.getLogger(f"lightning.pytorch.{talker}").setLevel(logging.WARNING)
     quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "max_epochs": -1, "max_steps": steps}
+    quiet["limit_val_batches"] = 0  # a network at the largest rate is not worth a look
     trainer = {**config["trainer"], **quiet}
     experiment = build({**config, "callbacks": {}, "logger": {}, "trainer": trainer, "steps_per_execution": 1})
     finder: Any = Tuner(experiment.trainer).lr_find(

@@ -5,6 +5,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
+def at_least_32_bits(values: Tensor) -> Tensor:
+    """The values in a precision that sums do not stand still in, as they would in bf16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 class MeanLoss(Metric):
     """The mean loss over samples, from the mean losses of batches and their sizes; right across ranks.
 
@@ -23,7 +28,7 @@ class MeanLoss(Metric):
 
     def update(self, loss: Tensor, batch_size: int) -> None:
         """Count a batch by its mean loss, a scalar, and its size."""
-        self.total = self.total.float() + loss.float() * batch_size  # in bf16, sums stand still
+        self.total = at_least_32_bits(self.total) + at_least_32_bits(loss) * batch_size
         self.count += batch_size
 
     def compute(self) -> Tensor:

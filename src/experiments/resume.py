@@ -53,13 +53,14 @@ _OWN_KEYS = ("resume", "trust", "run_dir", "init_from", "check")
 class Plan:
     """How to go on: the config, the folder the run lay in before, and the checkpoint; None starts over.
 
-    ``finished`` says that there is nothing to do.
+    ``finished`` says that there is nothing to do, ``to_test`` that a test is asked for which the run was without.
     """
 
     config: dict[str, Any]
     moved_from: str
     checkpoint: Path | None
     finished: bool
+    to_test: bool = False
 
     @property
     def logged_steps(self) -> int:
@@ -133,7 +134,8 @@ def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     stored["resume"] = config["resume"]
     stored["init_from"] = None  # the checkpoint holds what became of those weights
     finished = (runs.read_summary(run_dir) or {}).get("status") == "finished" and not another_length
-    return Plan(stored, moved_from, None if finished else _checkpoint(str(config["resume"]), run_dir), finished)
+    checkpoint = None if finished else _checkpoint(str(config["resume"]), run_dir)
+    return Plan(stored, moved_from, checkpoint, finished, to_test=bool(changes.get("test")))
 
 
 def _checkpoint(resume: str, run_dir: Path) -> Path | None:

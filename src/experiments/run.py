@@ -96,7 +96,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
             if going_on.finished:
                 log.info("the run in %s is finished: nothing to resume", shown(run_dir))
                 summary = runs.read_summary(run_dir) or {}
-                if going_on.config["test"] and "test/accuracy" not in summary:
+                if going_on.to_test:
                     log.info("to measure it on the test split: python scripts/evaluate.py run=%s", shown(run_dir))
                 return summary
             config = going_on.config
@@ -125,7 +125,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
             failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "seed": config["seed"]}
             if experiment is not None and begun:
                 failed = conclude_failed(experiment, config, failed)
-            if begun or not runs.read_summary(run_dir):  # a run that was not gone on with stays as it was
+            if begun:  # a run that was not gone on with stays as it was
                 _on_rank_zero(runs.finish, run_dir, failed)
             if isinstance(error, UserError):
                 raise error from None

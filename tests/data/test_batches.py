@@ -74,3 +74,21 @@ def test_a_position_in_larger_batches_is_the_same_position_in_smaller_ones():
     next(iterator), next(iterator)
     small.load_state_dict(large.state_dict())
     assert torch.cat(list(small)).equal(torch.cat(batches[2:]))
+
+
+def test_more_ranks_go_on_where_one_stopped():
+    alone, ranks = ShuffledBatches(100, 10, 0), [ShuffledBatches(100, 5, 0, rank, 2) for rank in range(2)]
+    batches = list(alone)
+    iterator = iter(alone)
+    next(iterator), next(iterator)
+    for rank in ranks:
+        rank.load_state_dict(alone.state_dict())
+    rest = torch.cat([torch.cat(list(rank)) for rank in ranks])
+    assert rest.sort().values.equal(torch.cat(batches[2:]).sort().values)
+
+
+def test_a_position_at_an_epochs_end_stays_there():
+    lists, single = ShuffledBatches(95, 20, 0), ShuffledBatches(95, 5, 0)
+    list(lists)
+    single.load_state_dict(lists.state_dict())
+    assert single.start == len(single) == 19

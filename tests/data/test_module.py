@@ -90,6 +90,11 @@ def test_a_limit_that_leaves_out_a_few_takes_one_each_of_the_largest_classes():
     data = Digits(limit=24, val_size=1)
     kept = data.limited(torch.arange(26), labels)
     assert torch.bincount(labels[kept]).tolist() == [5, 7, 6, 6]
+    few = torch.tensor([0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    kept = Digits(limit=10, val_size=1).limited(torch.arange(12), few)
+    assert kept.tolist() == [0, *range(3, 12)]  # no class is lost
+    with pytest.raises(UserError, match="limit=9 leaves 9 images for 10 classes"):
+        Digits(limit=9, val_size=1).limited(torch.arange(12), few)
 
 
 def test_a_fraction_for_validation_is_one_of_the_train_split():

@@ -249,6 +249,22 @@ def test_a_planned_schedule_does_not_go_on_with_more_processes(nursery, tmp_path
     (run / "summary.json").unlink()
     assert nursery.wait(nursery.start(run, "trainer.devices=2")) == 2
     assert "was planned for the steps of 1 devices, and 2 take another number" in nursery.output(run).read_text()
+    assert not (run / "summary.json").exists()  # resume=auto still finds it
+
+
+def test_a_run_that_took_lists_goes_on_step_by_step_where_something_watches_steps(nursery, truths, tmp_path):
+    truth, truth_summary = truths("dropout and batch norm")
+    run = tmp_path / "run"
+    pid = nursery.start(run)
+    wait_until(lambda: newest_step(run) >= 7)
+    os.kill(pid, signal.SIGKILL)
+    nursery.wait(pid)
+    summary = nursery.finish(run, "trainer.profiler=simple")
+    assert {k: summary[k] for k in ("val/accuracy", "val/loss", "steps", "epochs", "test/loss")} == {
+        k: truth_summary[k] for k in ("val/accuracy", "val/loss", "steps", "epochs", "test/loss")
+    }
+    best = [torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True) for folder in (run, truth)]
+    same(best[0]["state_dict"], best[1]["state_dict"])
 
 
 def test_another_logger_may_be_typed_and_a_recipe_that_differs_is_refused(nursery, truths, tmp_path):

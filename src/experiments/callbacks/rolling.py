@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from experiments.callbacks.exact import capture, restore
 from experiments.checkpoints import remove_temporaries, rolling_files, rolling_name
+from experiments.data.batches import ShuffledBatches
 from experiments.errors import Stopped
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class RollingCheckpoint(Checkpoint):
             # Lightning leaves the loader's position out where the schedule has asked for the number of steps before
             trainer.fit_loop._load_combined_loader_states()
             restore(trainer, pl_module, self._state)
+            count_batches_anew(trainer)
             self._state = {}
         if trainer.is_global_zero:  # damaged ones, or of a course that is left: never to be gone on from
             for step, path in rolling_files(self.dirpath):
@@ -158,6 +160,15 @@ class RollingCheckpoint(Checkpoint):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
+
+
+def count_batches_anew(trainer: Trainer) -> None:
+    """Count the epoch's batches as the loader cuts them now: singly where they came in lists, or for other ranks."""
+    sampler = getattr(trainer.train_dataloader, "sampler", None)
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    if isinstance(sampler, ShuffledBatches) and sampler.start != progress.ready:
+        progress.ready = progress.started = progress.processed = sampler.start
+        progress.completed = sampler.start - 1  # a save comes before Lightning has counted its batch
 
 
 def can_resume_here(trainer: Trainer) -> bool:

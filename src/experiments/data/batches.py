@@ -64,12 +64,14 @@ class ShuffledBatches(Sampler[Tensor]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of the epoch were yielded, and how large they are."""
-        return {"position": self.position, "batch_size": self.batch_size}
+        """How many batches of the epoch were yielded, how large they are, and over how many ranks."""
+        return {"position": self.position, "batch_size": self.batch_size, "world_size": self.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Start the next iteration behind the batches that were yielded already."""
-        self.start = self.position = state["position"] * state.get("batch_size", self.batch_size) // self.batch_size
+        before = state.get("batch_size", self.batch_size) * state.get("world_size", self.world_size)
+        position = state["position"] * before // (self.batch_size * self.world_size)
+        self.start = self.position = min(position, len(self))
 
 
 class Clock:

@@ -6,10 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def free_memory() -> int | None:
-    """Bytes that this process may still take, also within a container's limit; None where nobody says."""
-    with suppress(AttributeError, OSError, TypeError):  # glibc: what a process keeps for its next steps is free, too
+def give_back() -> None:
+    """Give freed memory back to the system, where the process keeps it for its next steps (Linux with glibc)."""
+    with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take, also within a container's limit; None where nobody says.
+
+    What it keeps for its next steps is free, too, and given back.
+    """
+    give_back()
     found = []
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from experiments.data.augment import Augmentation, augmented
 from experiments.data.batches import Clock, ResumableLoader, SequentialBatches, ShuffledBatches
+from experiments.data.memory import give_back
 from experiments.errors import UserError
 
 # Splits never follow the experiment's seed: runs with different seeds must be comparable.
@@ -120,6 +121,8 @@ class ImageDataModule(LightningDataModule):
             train = self.limited(train, labels)
             self.splits["train"] = TensorDataset(images[train], labels[train])
             self.splits["val"] = TensorDataset(images[val], labels[val])
+            del images  # the parts are copies
+            give_back()
         if stage == "test" and "test" not in self.splits:
             self.splits["test"] = TensorDataset(*self.read("test"))
 
@@ -148,13 +151,14 @@ class ImageDataModule(LightningDataModule):
             count = len(indices)
         if count > len(indices):
             raise UserError(f"data.limit={self.limit} exceeds the {len(indices)} images there are to train on")
-        if (surplus := len(indices) - count) < self.num_classes:  # one each of the largest classes
-            of_class = torch.bincount(labels[indices], minlength=self.num_classes)
-            largest = of_class.argsort(descending=True, stable=True)[:surplus]
-            gone = [int((labels[indices] == label).nonzero()[-1]) for label in largest]
-            return torch.from_numpy(np.delete(indices.numpy(), gone))
+        if count == len(indices):
+            return indices
         if count < self.num_classes:
             raise UserError(f"data.limit={self.limit} leaves {count} images for {self.num_classes} classes")
+        if (surplus := len(indices) - count) < self.num_classes:  # too few to take some of each class
+            of_class = [(labels[indices] == label).nonzero().flatten().tolist() for label in range(self.num_classes)]
+            gone = [max(reversed(of_class), key=len).pop() for _ in range(surplus)]
+            return torch.from_numpy(np.delete(indices.numpy(), gone))
         _, kept = _stratified(indices.numpy(), labels[indices], count)
         return torch.from_numpy(np.sort(kept))
 
