@@ -1,11 +1,10 @@
 """The README's table of results: python benchmarks/results.py data_root=<folder that holds MNIST/raw>, and --help.
 
-Trains every recipe of ``RECIPES`` with seeds 0 to 4 (those of ``LONG`` with 0 to 2), each in a process with one
-thread, as many beside each other as ``jobs`` says, and writes what came of it: ``benchmarks/results.json`` (every
-seed), the line ``# Measured:`` in the recipe's header, and its row in the README. Seeds that ``results.json`` has of
-a recipe as it stands are skipped; what was killed goes on from its checkpoint. The test split is seen once a run, by
-its best checkpoint. With ``again=true`` nothing is skipped and nothing written: it says whether every seed gives the
-same number, bit for bit.
+Trains every recipe of ``RECIPES`` with seeds 0 to 4, each in a process with one thread, as many beside each other as
+``jobs`` says, and writes what came of it: ``benchmarks/results.json`` (every seed), the line ``# Measured:`` in the
+recipe's header, and its row in the README. Seeds that ``results.json`` has of a recipe as it stands are skipped; what
+was killed goes on from its checkpoint. The test split is seen once a run, by its best checkpoint. With ``again=true``
+nothing is skipped and nothing written: it says whether every seed gives the same number, bit for bit.
 """
 
 import hashlib
@@ -47,7 +46,6 @@ RECIPES = {
     "digits_attention": "vision transformer",
 }
 ENSEMBLES = {"mnist_ensemble": ("mnist_resnet", "mnist_cnn", "mnist_rnn")}  # one of each a seed
-LONG = ("mnist_resnet", "mnist_ensemble")  # more than 20 minutes a seed: three of them
 ORDER = [*RECIPES, *ENSEMBLES]
 TABLE = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- end of results -->)", re.DOTALL)
 MEASURED = "# Measured: "
@@ -59,7 +57,7 @@ class Results:
 
     data_root: str = option("the folder that holds MNIST/raw", "data")
     recipes: list[str] = option("which ones, such as [mnist_mlp]; without it, all", [])
-    seeds: int = option("seeds 0 to seeds - 1; of what takes more than 20 minutes a seed, three at most", 5)
+    seeds: int = option("seeds 0 to seeds - 1", 5)
     jobs: int = option("runs beside each other, with one thread each", 2)
     runs: str = option("where run directories go", "runs/results")
     again: bool = option("train again what is done, write nothing, and compare", False)
@@ -77,11 +75,6 @@ def recipe_of(name: str) -> str:
         content = {part: config[part] for part in parts}
         content["averaged"] = config["callbacks"].get("ema")
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def seeds_of(name: str, asked: int) -> range:
-    """The seeds that a recipe is measured with."""
-    return range(min(asked, 3) if name in LONG else asked)
 
 
 class Table:
@@ -121,11 +114,10 @@ class Table:
             ordered = {name: known[name] for name in ORDER if name in known}
             write_atomically(self.path, (json.dumps(ordered, indent=1) + "\n").encode())
 
-    def write(self, asked: int) -> None:
-        """Bring headers and README up to what was measured with all seeds, of which so many were asked for."""
+    def write(self, least: int) -> None:
+        """Bring headers and README up to what was measured with at least so many seeds."""
         with self.lock:
-            known = self.read()
-            done = {name: known[name] for name in known if len(known[name]["seeds"]) >= len(seeds_of(name, asked))}
+            done = {name: known for name, known in self.read().items() if len(known["seeds"]) >= least}
             for name in RECIPES:
                 header = self.root / "conf" / "experiment" / f"{name}.yaml"
                 lines = header.read_text(encoding="utf-8").splitlines()
@@ -135,9 +127,7 @@ class Table:
                 if kept != lines:
                     write_atomically(header, ("\n".join(kept) + "\n").encode())
             readme = self.root / "README.md"
-            head = (
-                "| recipe | network | parameters | test accuracy | best | seeds | training |\n" + "|---" * 7 + "|\n"
-            )
+            head = "| recipe | network | parameters | test accuracy | best seed | training |\n" + "|---" * 6 + "|\n"
             table = head + "".join(row(name, known) for name, known in done.items())
             text = readme.read_text(encoding="utf-8")
             write_atomically(readme, TABLE.sub(lambda _: table, text).encode())
@@ -174,8 +164,7 @@ def row(name: str, known: Mapping[str, Any]) -> str:
     """A row of the README's table."""
     mean, best = reached(known)
     what = RECIPES.get(name) or "one of each: " + ", ".join(f"`{member}`" for member in ENSEMBLES[name])
-    cells = (f"`{name}`", what, f"{known['parameters']:,}", mean, best, len(known["seeds"]), duration(known))
-    return "".join(f"| {cell} " for cell in cells) + "|\n"
+    return f"| `{name}` | {what} | {known['parameters']:,} | {mean} | {best} | {duration(known)} |\n"
 
 
 def python(script: str, *arguments: str) -> str:
@@ -241,7 +230,7 @@ def measure(table: Table, options: Results) -> list[str]:
     faults = []
     for name in options.recipes or ORDER:
         before = table.seeds(name)
-        missing = [seed for seed in seeds_of(name, options.seeds) if options.again or str(seed) not in before]
+        missing = [seed for seed in range(options.seeds) if options.again or str(seed) not in before]
         one = average if name in ENSEMBLES else train
         pool = ThreadPoolExecutor(options.jobs)
         work = {pool.submit(one, name, seed, table.recipes, options): seed for seed in missing}
