@@ -71,8 +71,8 @@ def recipe_of(name: str) -> str:
         config = compose(f"experiment={name}")
         for part, key in (("data", "root"), ("data", "seed"), ("trainer", "default_root_dir")):
             config[part].pop(key, None)
-        parts = ("model", "data", "loss", "optimizer", "scheduler", "trainer", "compile", "channels_last")
-        content = {part: config[part] for part in parts}
+        parts = ("model", "data", "loss", "optimizer", "scheduler", "trainer")
+        content = {part: config[part] for part in (*parts, "compile", "channels_last", "matmul_precision")}
         content["averaged"] = config["callbacks"].get("ema")
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

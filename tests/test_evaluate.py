@@ -123,6 +123,20 @@ def test_an_ensemble_averages_its_networks_probabilities(run, other_run, split):
     assert results[f"{split}/loss"] == pytest.approx(F.nll_loss(mean.log(), labels).item(), rel=1e-4)
 
 
+def test_matrices_are_multiplied_as_the_run_says(run, tmp_path):
+    train(experiments.compose(*SHORT, "matmul_precision=high", f"run_dir={tmp_path}"))
+    assert torch.get_float32_matmul_precision() == "high"
+    evaluate(run[0], accelerator="cpu")
+    assert torch.get_float32_matmul_precision() == "highest"
+    evaluate(tmp_path, accelerator="cpu")
+    assert torch.get_float32_matmul_precision() == "high"
+    config = tmp_path / "config.yaml"
+    config.write_text(config.read_text().replace("matmul_precision: high", "matmul_precision: low"))
+    with pytest.raises(UserError, match="is damaged: matmul_precision=low is not one of highest, high, medium"):
+        evaluate(tmp_path, accelerator="cpu")
+    torch.set_float32_matmul_precision("highest")
+
+
 def test_an_ensemble_of_one_is_that_one(run):
     assert evaluate([run[0]], accelerator="cpu") == evaluate(run[0], accelerator="cpu")
 

@@ -156,6 +156,7 @@ COMBINATIONS = [
     ("~logger", 2, "logger is missing"),
     ("~trainer.accelerator", 2, "trainer.accelerator is missing"),
     ("compile=3", 2, "compile=3 must be true or false"),
+    ("matmul_precision=hihg", 2, "must be one of highest, high, medium. Did you mean high?"),
 ]
 TABLE = [*VALUES, *KEYS, *CLASSES, *COMBINATIONS]
 

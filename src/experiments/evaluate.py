@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
@@ -24,6 +25,7 @@ from experiments.build import (
     require_no_more_than,
 )
 from experiments.check import section
+from experiments.check.rules import MATMUL_PRECISIONS
 from experiments.composition import compose, did_you_mean
 from experiments.errors import UserError
 from experiments.nets import Ensemble
@@ -75,7 +77,12 @@ def evaluate(
     for part in ("data", "model", "loss", "optimizer"):
         if not isinstance(config.get(part), dict) or "_target_" not in config[part]:
             raise UserError(f"{source} is damaged: it names no {part}")
-    config = {"scheduler": None, **config, "metrics": config.get("metrics") or {}}
+    config = {"scheduler": None, "matmul_precision": "highest", **config, "metrics": config.get("metrics") or {}}
+    if (matmul := config["matmul_precision"]) not in MATMUL_PRECISIONS:
+        raise UserError(
+            f"{source} is damaged: matmul_precision={matmul} is not one of {', '.join(MATMUL_PRECISIONS)}"
+        )
+    torch.set_float32_matmul_precision(matmul)
     if split == "val":
         _require_same_validation(config, run, others)
     path = Path(checkpoint) if checkpoint else runs.best_checkpoint(run)

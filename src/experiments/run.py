@@ -105,6 +105,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         else:
             _on_rank_zero(runs.start, run_dir, config, overrides)
         seed_everything(config["seed"], workers=True, verbose=False)
+        torch.set_float32_matmul_precision(config["matmul_precision"])
         experiment, begun = None, going_on is None
         try:
             check.require(signatures.mistakes(config, overrides))

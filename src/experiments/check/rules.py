@@ -58,11 +58,14 @@ PART = (_part_of_an_epoch, "a fraction from 0.0 to 1.0, or a whole number of bat
 EXTENT = (_share_or_count, "a fraction between 0 and 1, or a whole number of images")
 WIDTHS = (_widths, "whole numbers of at least 1")
 
+MATMUL_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision
+
 #: key -> (test, words); the first that matches rules. Only for classes of ours and of torch, never for a user's own.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _whole(0, 2**32 - 1),
     "steps_per_execution": _whole(1, also=("auto",)),
     "channels_last": (lambda value: value == "auto" or isinstance(value, bool), "auto, true or false"),
+    "matmul_precision": _one_of(*MATMUL_PRECISIONS),
     "name": (_is_name, "a name, since a folder below runs gets it"),
     "data.*batch_size": COUNT,
     "data.val_size": EXTENT,
