@@ -155,6 +155,9 @@ COMBINATIONS = [
     ("check=true resume=auto", 2, "leave out resume"),
     ("~logger", 2, "logger is missing"),
     ("~trainer.accelerator", 2, "trainer.accelerator is missing"),
+    ("augment=[[[1]]]", 2, "augment is chosen by a name: affine, crop"),
+    ("experiment=[1,2]", 2, "experiment is chosen by a name: digits_attention"),
+    ("~model=[]", 2, "model is chosen by a name: attention, cnn"),
     ("compile=3", 2, "compile=3 must be true or false"),
     ("matmul_precision=hihg", 2, "must be one of highest, high, medium. Did you mean high?"),
 ]

@@ -22,6 +22,7 @@ SYNONYMS = {"learning_rate": "lr", "epochs": "max_epochs", "gpus": "devices"}  #
 MOST_BYTES = 4 * 2**20
 RUN_ID = "EXPERIMENTS_RUN_ID"
 RUN_DIR = "<run directory>"
+_NO_NAME = re.compile(r"(?i)|null|true|false|nan|[-+]?(inf|[\d._]+(e[-+]?\d+)?)")
 _OWN: dict[str, str] = {}  # the id of this process's run
 _FOUND: dict[str, str] = {}  # what resume=auto found
 
@@ -111,15 +112,30 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def wrong_choice(arguments: Sequence[str]) -> str | None:
-    """What is wrong with ``<group>=`` and no choice's name, at which Hydra stumbles."""
+    """What is wrong with ``<group>=`` and no choice's name, or a list of other things, at which Hydra stumbles."""
     for argument in arguments:
-        group, _, value = argument.lstrip("+~").partition("=")
-        if "=" not in argument:
+        key, equals, value = argument.lstrip("+~").partition("=")
+        group = key.partition("@")[0].strip()
+        if not equals or not group.isidentifier():
             continue
-        choices = sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group.isidentifier() else []
-        if choices and re.fullmatch(r"(?i)|null|true|false|nan|[-+]?(inf|[\d._]+(e[-+]?\d+)?)", value.strip()):
+        choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        if choices and (_NO_NAME.fullmatch(value.strip()) or ("[" in value and not _lists_names(argument))):
             return f"{argument}: {group} is chosen by a name: {', '.join(choices)}"
     return None
+
+
+def _lists_names(override: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return True  # that it cannot be read is Hydra's to tell
+    value = parsed.value()
+    if not isinstance(value, list):
+        return True
+    return not parsed.is_delete() and all(isinstance(item, str) and not _NO_NAME.fullmatch(item) for item in value)
 
 
 def newest_unfinished(name: str, config: DictConfig) -> Path | None:
