@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.build import build_classifier, filled, make
@@ -86,9 +87,11 @@ def _forward_cost(net: nn.Module, image: torch.Tensor) -> tuple[int, torch.Tenso
     net.eval()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
-        # oneDNN runs a recurrent layer as one operation, which the counter takes for free
+        # some kernels are taken for free by the counter: oneDNN's of a whole recurrent layer and, before torch 2.15,
+        # the CPU's fused attention
         with (
             torch.backends.mkldnn.flags(enabled=False),
+            sdpa_kernel(SDPBackend.MATH),
             torch.no_grad(),
             FlopCounterMode(display=False) as counter,
         ):
