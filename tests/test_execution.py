@@ -194,7 +194,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 KEPT = """
 import torch
 from pathlib import Path
-from experiments.data.memory import free_memory
+from experiments.memory import free_memory
 from experiments.run import prepare_process
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])

@@ -158,6 +158,10 @@ COMBINATIONS = [
     ("augment=[[[1]]]", 2, "augment is chosen by a name: affine, crop"),
     ("experiment=[1,2]", 2, "experiment is chosen by a name: digits_attention"),
     ("~model=[]", 2, "model is chosen by a name: attention, cnn"),
+    ("hydra/launcher=[null]", 2, "chosen by a name: hydra/launcher=<name>"),
+    ("hydra/sweeper/pruner=[1]", 2, "chosen by a name: halving, hyperband"),
+    ("~hydra/sweeper", 2, "a multirun needs one"),
+    ("hydra/launcher=[]", 2, "a multirun needs one"),
     ("compile=3", 2, "compile=3 must be true or false"),
     ("matmul_precision=hihg", 2, "must be one of highest, high, medium. Did you mean high?"),
 ]

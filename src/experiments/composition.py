@@ -116,11 +116,15 @@ def wrong_choice(arguments: Sequence[str]) -> str | None:
     for argument in arguments:
         key, equals, value = argument.lstrip("+~").partition("=")
         group = key.partition("@")[0].strip()
-        if not equals or not group.isidentifier():
+        if group in ("hydra/launcher", "hydra/sweeper") and (argument[0] == "~" or value.replace(" ", "") == "[]"):
+            return f"{argument}: a multirun needs one. Leave it out for the default, or choose by {group}=<name>"
+        if not equals or not re.fullmatch(r"\w+(/\w+)*", group):
             continue
         choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        if choices and (_NO_NAME.fullmatch(value.strip()) or ("[" in value and not _lists_names(argument))):
-            return f"{argument}: {group} is chosen by a name: {', '.join(choices)}"
+        if not choices and not group.startswith("hydra/"):
+            continue
+        if _NO_NAME.fullmatch(value.strip()) or ("[" in value and not _lists_names(argument)):
+            return f"{argument}: {group} is chosen by a name: {', '.join(choices) or f'{group}=<name>'}"
     return None
 
 

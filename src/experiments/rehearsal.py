@@ -12,8 +12,8 @@ from lightning import Trainer, seed_everything
 from experiments import check, signatures
 from experiments.build import build, build_trainer
 from experiments.data.download import forbidden
-from experiments.data.memory import readable
 from experiments.describe import kept_for_backward
+from experiments.memory import readable
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,8 @@
 """Fit, test, record: what one run does. Knows no Hydra."""
 
-import ctypes
 import logging
 import math
 import os
-import platform
 import re
 import shlex
 import traceback
@@ -19,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from experiments import check, checkpoints, loggers, resume, runs, signatures
+from experiments import check, checkpoints, loggers, memory, resume, runs, signatures
 from experiments.build import Experiment, build
 from experiments.callbacks import History, Pruning, Report, Stopwatch
 from experiments.callbacks.report import find
@@ -37,7 +35,7 @@ def prepare_process() -> None:
     flushing them to zero has no effect on worker threads.
     """
     torch.set_flush_denormal(True)
-    keep_freed_memory()
+    memory.keep_freed()
     if not torch.cuda.is_available():
         # Lightning has torch ask the driver's library, which is searched for anew where there is none; Adam asks
         # each step, and waits a tenth of the MLP's
@@ -54,20 +52,6 @@ def prepare_process() -> None:
             logging.getLogger(name).handlers.clear()
     # a run says by itself which device it uses and why it ended
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-
-
-def keep_freed_memory() -> None:
-    """Let the process keep the memory of tensors that are freed, for those of the next step.
-
-    glibc hands large blocks back to the system and asks for them anew, every step: the kernel clears each page again,
-    which takes up to half of a convolutional network's time on CPUs (``benchmarks/training.py``). Elsewhere than on
-    Linux with glibc, nothing happens.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        trim_threshold, mmap_max = -1, -4  # as malloc.h numbers them
-        libc = ctypes.CDLL(None)
-        libc.mallopt(trim_threshold, -1)  # never shrink the heap
-        libc.mallopt(mmap_max, 0)  # and put large blocks into it too
 
 
 def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from PIL import Image, ImageOps
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from experiments.data.memory import free_memory, readable
 from experiments.data.module import SPLIT_SEED, Batch, ImageDataModule, share
 from experiments.errors import UserError
+from experiments.memory import free_memory, readable
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from experiments.data.augment import Augmentation, augmented
 from experiments.data.batches import Clock, ResumableLoader, SequentialBatches, ShuffledBatches
-from experiments.data.memory import give_back
 from experiments.errors import UserError
+from experiments.memory import give_back
 
 # Splits never follow the experiment's seed: runs with different seeds must be comparable.
 SPLIT_SEED = 0

@@ -1,14 +1,29 @@
-"""How much memory is free."""
+"""The process's memory: kept from step to step, given back after large work, and how much of it is free."""
 
 import ctypes
 import os
+import platform
 from contextlib import suppress
 from pathlib import Path
 
 
+def keep_freed() -> None:
+    """Let the process keep the memory of tensors that are freed, for those of the next step.
+
+    glibc hands large blocks back to the system and asks for them anew, every step: the kernel clears each page again,
+    which takes up to half of a convolutional network's time on CPUs (``benchmarks/training.py``). Elsewhere than on
+    Linux with glibc, nothing happens.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        trim_threshold, mmap_max = -1, -4  # as malloc.h numbers them
+        libc = ctypes.CDLL(None)
+        libc.mallopt(trim_threshold, -1)  # never shrink the heap
+        libc.mallopt(mmap_max, 0)  # and put large blocks into it too
+
+
 def give_back() -> None:
-    """Give freed memory back to the system, where the process keeps it for its next steps (Linux with glibc)."""
-    with suppress(AttributeError, OSError, TypeError):
+    """Give freed memory back to the system, where the process keeps it for its next steps (``keep_freed``)."""
+    if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
