@@ -73,11 +73,12 @@ class Gradients(Callback):
             self.norms.append(torch.cat(found).norm().item())
 
 
-def test_gradient_clipping_by_override_acts(tmp_path):
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradient_clipping_by_override_acts(tmp_path, precision):
     free, clipped = Gradients(), Gradients()
-    few = "trainer.limit_train_batches=5"
-    fitted(tmp_path, few, callbacks=[free])
-    fitted(tmp_path, few, "trainer.gradient_clip_val=0.1", callbacks=[clipped])
+    few = ("trainer.limit_train_batches=5", f"trainer.precision={precision}")
+    fitted(tmp_path, *few, callbacks=[free])
+    fitted(tmp_path, *few, "trainer.gradient_clip_val=0.1", callbacks=[clipped])
     assert max(free.norms) > 0.2
     assert len(clipped.norms) >= 4
     assert max(clipped.norms) <= 0.1 + 1e-6

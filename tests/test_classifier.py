@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.tuner.tuning import Tuner
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 
@@ -150,6 +151,20 @@ def test_an_endless_run_has_no_total_steps():
     module = classifier(scheduler=partial(OneCycleLR, max_lr=0.1))
     with pytest.raises(UserError, match=r"trainer.max_epochs or trainer.max_steps"):
         trainer(max_epochs=-1).fit(module, datamodule=Digits())
+
+
+def test_a_tuner_tries_every_batch_size(tmp_path):
+    seen = []
+
+    class Noting(Classifier):
+        def training_step(self, batch, batch_idx):
+            seen.append(len(batch[1]))
+            return super().training_step(batch, batch_idx)
+
+    module = Noting(MLP(), nn.CrossEntropyLoss(), partial(torch.optim.SGD, lr=0.1), num_classes=10)
+    tuner = Tuner(trainer(max_epochs=1, default_root_dir=tmp_path))
+    tuner.scale_batch_size(module, datamodule=Digits(), steps_per_trial=2, init_val=16, max_trials=3)
+    assert seen == [16, 16, 32, 32, 64, 64]
 
 
 def test_an_optimizer_that_refuses_is_a_users_mistake():

@@ -183,12 +183,17 @@ def test_images_that_may_have_trained_the_run_are_refused(tmp_path):
         evaluate(tmp_path, data="digits", accelerator="cpu", split="val")
 
 
+def paint(folder, name):
+    """Ninety images in ten classes."""
+    for index in range(90):
+        path = folder / "train" / str(index % 10) / f"{name}{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (28, 28), index * 2).save(path)
+
+
 def test_a_folder_of_images_is_not_split_anew_but_another_one_is(tmp_path):
     for name in ("pics", "others"):
-        for index in range(90):
-            path = tmp_path / name / "train" / str(index % 10) / f"{index}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (28, 28), index * 2).save(path)
+        paint(tmp_path / name, name)
     run, folder = tmp_path / "run", [f"data.root={tmp_path / 'pics'}", "data.image_size=28"]
     train(experiments.compose("data=image_folder", *folder, "data.test_size=20", *SHORT, f"run_dir={run}"))
     message = r"data\.test_size=0\.1 with split=test would measure images .*: its run has data.test_size=20"
@@ -198,3 +203,31 @@ def test_a_folder_of_images_is_not_split_anew_but_another_one_is(tmp_path):
         evaluate(run, data_keys=["data.test_size=0.5"], accelerator="cpu")
     other = [f"data.root={tmp_path / 'others'}", "data.image_size=28", "data.test_size=0.5"]
     assert "test/accuracy" in evaluate(run, data="image_folder", data_keys=other, accelerator="cpu")
+    # without a word of the data set, too; and the same files are the same images wherever they lie
+    keys = [other[0], "data.test_size=0.5"]
+    assert "test/accuracy" in evaluate(run, data_keys=keys, accelerator="cpu")
+    (tmp_path / "pics").rename(tmp_path / "moved")
+    moved = f"data.root={tmp_path / 'moved'}"
+    assert "test/accuracy" in evaluate(run, data_keys=[moved], accelerator="cpu")
+    with pytest.raises(UserError, match=r"data\.test_size=0\.5 with split=test would measure images"):
+        evaluate(run, data_keys=[moved, "data.test_size=0.5"], accelerator="cpu")
+
+
+def test_a_folder_that_has_changed_is_neither_measured_nor_trained_on_further(tmp_path):
+    pics, run = tmp_path / "pics", tmp_path / "run"
+    paint(pics, "a")
+    short = [*SHORT, "data=image_folder", f"data.root={pics}", "data.image_size=28", "scheduler=constant"]
+    train(experiments.compose(*short, f"run_dir={run}"))
+    Image.new("L", (28, 28), 7).save(pics / "train" / "0" / "new.png")
+    for split in ("test", "val"):
+        with pytest.raises(UserError, match=f"split={split} would be drawn anew and hold images that trained it"):
+            evaluate(run, accelerator="cpu", split=split)
+    going_on = ["trainer.max_epochs=3", f"resume={run}"]
+    with pytest.raises(UserError, match="are not those that the run began with"):
+        train(experiments.compose(*short, *going_on, f"run_dir={run}"), going_on)
+    assert (run / "checkpoints" / "best.ckpt").exists()
+    (pics / "train" / "0" / "new.png").rename(tmp_path / "new.png")
+    assert train(experiments.compose(*short, *going_on, f"run_dir={run}"), going_on)["epochs"] == 3
+    paint(tmp_path / "more", "test")
+    (tmp_path / "more" / "train").rename(pics / "test")
+    assert "test/accuracy" in evaluate(run, accelerator="cpu")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint, TQDMProgressBar
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -148,6 +148,23 @@ def test_what_needs_single_steps_gets_them(tmp_path, override, reason):
     with pytest.raises(UserError, match=f"steps_per_execution=4 does not go with .*{re.escape(reason)}"):
         chosen(tmp_path, override, "steps_per_execution=4")
     assert chosen(tmp_path, override, "steps_per_execution=1") == 1
+
+
+class WatchingBar(TQDMProgressBar):
+    """A kind that does not mind, made to watch."""
+
+    on_train_batch_end = Watcher.on_train_batch_end
+
+
+class OwnCheckpoint(ModelCheckpoint):
+    """One that adds nothing for steps."""
+
+
+def test_a_kind_that_does_not_mind_does_where_it_was_made_to_watch(tmp_path):
+    own = "+callbacks.own._target_=tests.test_execution."
+    few = ("data.batch_size=10", "callbacks.progress=null", "trainer.enable_progress_bar=true")
+    assert chosen(tmp_path, own + "WatchingBar", *few) == 1
+    assert chosen(tmp_path, own + "OwnCheckpoint", *few) == 10
 
 
 def test_a_callback_that_looks_at_epochs_alone_does_not_slow_a_run_down(tmp_path):

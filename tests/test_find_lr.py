@@ -24,6 +24,14 @@ def test_a_schedule_that_counts_steps_is_no_obstacle_and_no_picture_is_drawn_una
     assert not list(tmp_path.iterdir())
 
 
+def test_a_picture_that_cannot_be_written_loses_no_result(tmp_path):
+    if not can_draw():
+        pytest.skip("matplotlib is not installed")
+    config = experiments.compose("model=mlp", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "optimizer=sgd")
+    with pytest.raises(UserError, match=r"nowhere/a\.png cannot be written: .* fell fastest at .* lowest at"):
+        find_lr(config, picture=tmp_path / "nowhere" / "a.png")
+
+
 @pytest.mark.parametrize("options", [{"min_lr": 0.0}, {"min_lr": 2.0}, {"steps": 3}], ids=str)
 def test_numbers_that_make_no_range_are_refused(options):
     with pytest.raises(UserError, match="must lie between"):

@@ -176,11 +176,23 @@ def test_a_file_a_folder_and_a_glob_name_images(tmp_path):
             find(nothing)
 
 
-@pytest.mark.parametrize(("mode", "size"), [("L", (96, 32)), ("RGB", (20, 50)), ("I;16", (30, 30))])
-def test_an_image_to_be_predicted_is_prepared_as_one_of_a_folder_to_train_on(tmp_path, mode, size):
-    path, (width, height) = tmp_path / "image.png", size
+@pytest.mark.parametrize(
+    ("name", "mode", "size"),
+    [
+        ("grey.png", "L", (96, 32)),
+        ("colour.png", "RGB", (20, 50)),
+        ("deep.png", "I;16", (30, 30)),
+        ("photo.jpg", "RGB", (300, 200)),
+        ("lab.tif", "LAB", (40, 40)),
+    ],
+)
+def test_an_image_to_be_predicted_is_prepared_as_one_of_a_folder_to_train_on(tmp_path, name, mode, size):
+    path, (width, height) = tmp_path / name, size
     values = noise(3, height, width).permute(1, 2, 0).numpy()
     dark = Image.fromarray(values[..., 0].astype("uint16"))  # 16 bits, of which little is used
-    (dark if mode == "I;16" else Image.fromarray(values).convert(mode)).save(path)
-    for shape, kind in ((GREY, "L"), (COLOUR, "RGB")):
-        assert to_input(path, shape).equal(torch.from_numpy(decode(path, kind, *shape[1:]).copy()))
+    bright = Image.fromarray(values)
+    if mode == "LAB":
+        bright = Image.frombytes("LAB", bright.size, bright.tobytes())
+    (dark if mode == "I;16" else bright.convert(mode)).save(path)
+    for shape in (GREY, COLOUR):
+        assert to_input(path, shape).equal(torch.from_numpy(decode(path, shape).copy()))

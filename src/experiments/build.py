@@ -207,6 +207,7 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
     Raises:
         UserError: if the config names what does not exist, or values that do not go together.
     """
+    torch.set_float32_matmul_precision(config["matmul_precision"])
     data = build_data(config)
     classifier = build_classifier(config, data)
     if config["init_from"] is not None:

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.trainer import call
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -174,6 +176,25 @@ class Classifier(LightningModule):
         """Where ``max_steps`` ends the run inside an epoch, let Lightning validate once more."""
         if 0 <= self.trainer.max_steps <= self.trainer.global_step:
             self.trainer.should_stop = True
+
+    def on_train_end(self) -> None:
+        """Take it back: Lightning would not start the next fit of this Trainer, such as a tuner's trials are."""
+        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+            self.trainer.should_stop = False
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does; in bf16 also for fused optimizers, where nothing scales gradients."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            kind = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0, kind)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _is_logged(self, step: int) -> bool:
         return (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]

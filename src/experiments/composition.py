@@ -116,6 +116,8 @@ def wrong_choice(arguments: Sequence[str]) -> str | None:
     for argument in arguments:
         key, equals, value = argument.lstrip("+~").partition("=")
         group = key.partition("@")[0].strip()
+        if equals and not group:
+            return f"{argument}: no key stands before the =; type key=value in one piece"
         if group in ("hydra/launcher", "hydra/sweeper") and (argument[0] == "~" or value.replace(" ", "") == "[]"):
             return f"{argument}: a multirun needs one. Leave it out for the default, or choose by {group}=<name>"
         if not equals or not re.fullmatch(r"\w+(/\w+)*", group):

@@ -27,6 +27,7 @@ from experiments.build import (
 from experiments.check import section
 from experiments.check.rules import MATMUL_PRECISIONS
 from experiments.composition import compose, did_you_mean
+from experiments.data import ImageFolder
 from experiments.errors import UserError
 from experiments.nets import Ensemble
 from experiments.run import prepare_process
@@ -91,15 +92,15 @@ def evaluate(
     if data is None:
         measured = _with_keys(config["data"], data_keys)
         keep_inside({"data": measured}, run, [argument.partition("=")[0] for argument in data_keys])
-        _require_unseen(measured, config["data"], split)
-        module = make(measured)
     else:
         card = checkpoints.card(checkpoint_content, path)
         check_config(card["net"], str(path), trust)
         measured = compose(f"data={data}", *data_keys)["data"]
-        if _images(measured) == _images(config["data"]):
-            _require_unseen(measured, config["data"], split)
-        module = make(measured)
+    module = make(measured)
+    same_set = measured["_target_"] == config["data"]["_target_"]
+    if same_set and _trained_the_run(module, config["data"], checkpoint_content, split):
+        _require_unseen(measured, config["data"], split)
+    if data is not None:
         _require_fit(card, module, data)
         config["model"]["net"] = card["net"]
     if card.get("mean"):
@@ -152,15 +153,32 @@ def _with_keys(config: dict[str, Any], data_keys: Sequence[str]) -> dict[str, An
         raise UserError(f"{' '.join(data_keys)} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _images(config: Mapping[str, Any]) -> tuple[object, ...]:
-    """What tells data sets apart: their class, and of a user's own folders where they lie."""
-    own = "test_size" in config and config.get("root") is not None
-    return config.get("_target_"), Path(str(config["root"])).resolve() if own else None
+def _trained_the_run(
+    module: LightningDataModule, trained: Mapping[str, Any], checkpoint: Mapping[str, Any], split: str
+) -> bool:
+    """Whether a data set of the run's kind holds the images that trained it: a folder, if its files are the same.
+
+    Raises:
+        UserError: if the run's folder has changed since, where its splits are drawn from all of its files.
+    """
+    if not isinstance(module, ImageFolder):
+        return True
+    before = (checkpoint.get("ImageFolder") or {}).get("files")
+    if before in (None, module.fingerprint()):
+        return True
+    same_root = Path(str(trained.get("root"))).expanduser().resolve() == module.root.resolve()
+    if same_root and split in module.drawn:
+        raise UserError(
+            f"the files in {module.root} are not those that the run was trained with, so split={split} would be "
+            "drawn anew and hold images that trained it: restore them, or put images of their own into "
+            f"{module.root / split}"
+        )
+    return False
 
 
 def _require_unseen(measured: Mapping[str, Any], trained: Mapping[str, Any], split: str) -> None:
     """Raise UserError where a split of the images that a run was trained with would hold some that trained it."""
-    for key in SPLIT if split == "val" else ("test_size",):
+    for key in SPLIT if split == "val" else ("test_size", "split"):
         if measured.get(key) != trained.get(key):
             raise UserError(
                 f"data.{key}={measured.get(key)} with split={split} would measure images that the network was "

@@ -29,7 +29,7 @@ BATCH_HOOKS = (
     "on_before_zero_grad",
 )
 # Fewer, longer batches make no difference to them, or they are called after every optimizer step.
-INDIFFERENT = (ProgressBar, Timer, WeightAveraging)
+INDIFFERENT = (ModelCheckpoint, ProgressBar, Timer, WeightAveraging)
 # They reach into Lightning's loop without a hook for batches.
 INTERFERING = (GradientAccumulationScheduler, StochasticWeightAveraging)
 
@@ -80,15 +80,15 @@ def _is_all(limit: float | None) -> bool:
 
 
 def _watches_steps(callback: Callback) -> bool:
-    if isinstance(callback, ModelCheckpoint):
-        return callback._every_n_train_steps > 0
-    own = type(callback).__module__.startswith("experiments.") and not isinstance(callback, Histograms)
-    if own or isinstance(callback, INDIFFERENT):
-        return False
-    hooks = ((getattr(callback, name), getattr(Callback, name)) for name in BATCH_HOOKS)  # of it, not of its class
-    return isinstance(callback, INTERFERING) or any(
-        getattr(mine, "__func__", mine) is not idle for mine, idle in hooks
-    )
+    if type(callback).__module__.startswith("experiments."):
+        return isinstance(callback, Histograms)
+    if isinstance(callback, INTERFERING) or (
+        isinstance(callback, ModelCheckpoint) and callback._every_n_train_steps > 0
+    ):
+        return True
+    harmless = "lightning." if isinstance(callback, INDIFFERENT) else Callback.__module__
+    hooks = (getattr(callback, name) for name in BATCH_HOOKS)  # of it, not of its class: it may be made of functions
+    return not all(str(hook.__module__).startswith(harmless) for hook in hooks)
 
 
 def _needs_closure(module: Classifier) -> bool:

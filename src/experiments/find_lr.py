@@ -55,8 +55,14 @@ def find_lr(
     suggestion = finder and finder.suggestion()
     if suggestion is None:
         raise UserError("the loss fell at no learning rate that was tried: lower min_lr, or look at network and data")
-    if picture:
-        finder.plot(suggest=True).savefig(picture)
     tried = zip(finder.results["loss"], finder.results["lr"], strict=False)
     _, lowest = min((loss, lr) for loss, lr in tried if lr >= suggestion and math.isfinite(loss))
+    if picture:
+        try:
+            finder.plot(suggest=True).savefig(picture)
+        except (OSError, ValueError) as error:  # ValueError: no format that matplotlib writes
+            raise UserError(
+                f"picture={picture} cannot be written: {error}. The loss fell fastest at {suggestion:.2g}, and was "
+                f"lowest at {lowest:.2g}"
+            ) from error
     return float(suggestion), float(lowest)

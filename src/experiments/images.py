@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from experiments.data.pixels import to_pixels
 from experiments.errors import UserError
 
 # EPS would start Ghostscript; the others are names that Pillow knows without a reader.
 # FITS unpacks gzip before anyone has looked at its size.
 _NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "FITS"}
-MAX_PIXELS = 89_000_000  # Pillow's own limit before it speaks of decompression bombs
 
 
 @lru_cache
@@ -59,12 +59,7 @@ def refusing_bombs() -> Iterator[None]:
 
 
 def to_input(image: str | Path | Image.Image | Tensor, shape: Sequence[int], invert: bool = False) -> Tensor:
-    """Bring an image to uint8 (C, H, W) of the given shape.
-
-    The first frame, turned as its EXIF tag says. Deeper than 8 bits: scaled to 8. Transparency: laid on white.
-    Colour: to grey by Pillow's luma (ITU-R 601-2) or to RGB, as the network's channels are. Another size: scaled
-    to cover the network's and cut around its centre, bilinear with antialiasing; the same size: untouched. ``invert``
-    comes last.
+    """Bring an image to uint8 (C, H, W) of the given shape, as ``data=image_folder`` does (``data.pixels``).
 
     Args:
         image: a file, a PIL image, or a uint8 tensor (H, W) or (channels, H, W).
@@ -74,21 +69,13 @@ def to_input(image: str | Path | Image.Image | Tensor, shape: Sequence[int], inv
     Raises:
         ValueError: if the image cannot be read; the message says why.
     """
-    channels, height, width = shape
     try:
         with _opened(image) as opened:
-            picture = _eight_bits(ImageOps.exif_transpose(opened))
-            if picture.has_transparency_data:
-                paper = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(paper, picture.convert("RGBA"))
-            picture = picture.convert({1: "L", 3: "RGB"}[channels])
+            values = torch.from_numpy(to_pixels(opened, shape))
     except UnidentifiedImageError as error:
         raise ValueError("not an image of a known format") from error
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over
         raise ValueError(str(error) or type(error).__name__) from error
-    if picture.size != (width, height):
-        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)  # as data=image_folder does
-    values = torch.from_numpy(np.array(picture)).view(height, width, channels).permute(2, 0, 1)
     return 255 - values if invert else values
 
 
@@ -103,24 +90,4 @@ def _opened(image: str | Path | Image.Image | Tensor) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(values[..., 0] if len(planes) == 1 else values))
     if isinstance(image, Image.Image):
         return image.copy()
-    opened = Image.open(image, formats=formats())
-    if opened.width * opened.height > MAX_PIXELS:
-        opened.close()
-        raise ValueError(f"{opened.width} × {opened.height} pixels are more than {MAX_PIXELS:,}")
-    return opened
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits, and Lab colour, in a mode that Pillow converts further."""
-    if picture.mode == "LAB":
-        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(picture, lab, rgb, outputMode="RGB") or picture
-    if picture.mode not in ("I", "F") and not picture.mode.startswith("I;"):
-        return picture
-    values = np.asarray(picture, dtype=np.float64)
-    if not (values.min() >= 0 and values.max() <= 65535):  # false for NaN too
-        raise ValueError(f"its values, {values.min():g} to {values.max():g}, are not within 0 to 65535")
-    white = 65535
-    if picture.mode in ("I", "F"):  # they do not say how bright white is
-        white = next(top for top in (1, 255, 65535) if values.max() <= top and (top > 1 or picture.mode == "F"))
-    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
+    return Image.open(image, formats=formats())

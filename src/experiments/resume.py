@@ -5,11 +5,15 @@ import logging
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lightning import LightningDataModule
+
 from experiments import check, checkpoints, runs
 from experiments.composition import CONF, relocated
+from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.trust import check_config, keep_inside
 
@@ -18,6 +22,7 @@ log = logging.getLogger(__name__)
 # What does not change what is learned. More epochs do not either, unless the schedule was planned for fewer.
 MAY_CHANGE = (
     "resume",
+    "data_root",
     "test",
     "trust",
     "logger",
@@ -67,15 +72,19 @@ class Plan:
         """How many steps of the loggers' x-axis the checkpoint holds; what comes behind them will be logged again."""
         if self.checkpoint is None:
             return 0
-        loops = checkpoints.read(self.checkpoint)["loops"]["fit_loop"]
+        loops = self._content["loops"]["fit_loop"]
         return int(loops["epoch_loop.state_dict"]["_batches_that_stepped"]) + 1
 
-    def require_as_many(self, world_size: int) -> None:
-        """Raise UserError if the schedule was planned for another number of processes, which take other steps."""
-        if self.checkpoint is None or not _plans_steps(self.config):
-            return
-        before = len(checkpoints.read(self.checkpoint).get("exact", {}).get("ranks", [])) or world_size
-        if before != world_size:
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        return checkpoints.read(self.checkpoint) if self.checkpoint else {}
+
+    def require_fit(self, data: LightningDataModule, world_size: int) -> None:
+        """Raise UserError if the images are others than before, or the schedule was planned for other steps."""
+        if isinstance(data, ImageDataModule) and (state := self._content.get(type(data).__qualname__)):
+            data.load_state_dict(state)
+        before = len(self._content.get("exact", {}).get("ranks", [])) or world_size
+        if before != world_size and _plans_steps(self.config):
             raise UserError(
                 f"scheduler={self.config['scheduler']['_target_']} was planned for the steps of {before} devices, "
                 f"and {world_size} take another number: go on with trainer.devices={before}, or start a new run, "
@@ -108,6 +117,10 @@ def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
 
     changes, refused = {}, []
     typed = _typed(overrides, config)
+    config = _as_long(config, stored, typed)
+    if "data_root" in typed and _at(stored, "data.root") == stored.get("data_root"):
+        typed.append("data.root")
+        config = {**config, "data": {**stored["data"], "root": config["data_root"]}}
     for name in typed:
         now, before = dict(_leaves(_at(config, name), name)), dict(_leaves(_at(stored, name), name))
         for leaf in sorted(now.keys() | before.keys()):
@@ -136,6 +149,15 @@ def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     finished = (runs.read_summary(run_dir) or {}).get("status") == "finished" and not another_length
     checkpoint = None if finished else _checkpoint(str(config["resume"]), run_dir)
     return Plan(stored, moved_from, checkpoint, finished, to_test=bool(changes.get("test")))
+
+
+def _as_long(config: Mapping[str, Any], stored: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+    """The config with the run's own length, where none was typed: ``trainer=ddp`` brings another one."""
+    trainer = dict(config["trainer"])
+    for key in ("max_epochs", "max_steps", "max_time", "min_epochs", "min_steps"):
+        if f"trainer.{key}" not in typed and key in stored["trainer"]:
+            trainer[key] = stored["trainer"][key]
+    return {**config, "trainer": trainer}
 
 
 def _checkpoint(resume: str, run_dir: Path) -> Path | None:

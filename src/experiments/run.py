@@ -89,13 +89,12 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         else:
             _on_rank_zero(runs.start, run_dir, config, overrides)
         seed_everything(config["seed"], workers=True, verbose=False)
-        torch.set_float32_matmul_precision(config["matmul_precision"])
         experiment, begun = None, going_on is None
         try:
             check.require(signatures.mistakes(config, overrides))
             experiment = build(config, going_on.moved_from if going_on else None)
             if going_on:
-                going_on.require_as_many(experiment.trainer.world_size)
+                going_on.require_fit(experiment.data, experiment.trainer.world_size)
                 _on_rank_zero(runs.reopen, run_dir)
             begun = True
             job.attach(experiment.trainer)
@@ -114,7 +113,8 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
                 _on_rank_zero(runs.finish, run_dir, failed)
             if isinstance(error, UserError):
                 raise error from None
-            _on_rank_zero(runs.record_fault, run_dir, traceback.format_exc())
+            if begun:
+                _on_rank_zero(runs.record_fault, run_dir, traceback.format_exc())
             raise
         _on_rank_zero(runs.finish, run_dir, summary)
     _on_rank_zero(_say_result, summary, run_dir)
@@ -153,11 +153,11 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: 
     trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
     pruned = (pruning := find(trainer, Pruning)) is not None and pruning.pruned
-    summary: dict[str, Any] = {"status": "pruned" if pruned else "finished", **reached(experiment, config)}
+    summary = {"status": "pruned" if pruned else "finished", **reached(experiment, config)}
     if config["test"]:
         path = best.best_model_path if (best := best_of(trainer)) else None
         (results,) = trainer.test(classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
-        summary |= {name: float(value) for name, value in results.items()}
+        summary |= finite({name: float(value) for name, value in results.items()})
     conclude(experiment, config, summary)
     return summary
 
@@ -187,7 +187,11 @@ def reached(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]
         "train/accuracy": logged.get("train/accuracy"),
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
     }
-    # JSON knows no NaN
+    return finite(values)
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with None for what is not finite: JSON knows no NaN."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 

@@ -91,8 +91,8 @@ def ramp(mode):
 def test_any_mode_comes_out_as_what_it_shows(tmp_path, mode, suffix):
     path = tmp_path / f"ramp.{suffix}"
     ramp(mode).save(path)
-    grey = image_folder.decode(path, "L", 32, 64)
-    colour = image_folder.decode(path, "RGB", 32, 64)
+    grey = image_folder.decode(path, (1, 32, 64))
+    colour = image_folder.decode(path, (3, 32, 64))
     assert not isinstance(grey, str), grey
     truth = np.arange(0, 256, 4)[None, None].repeat(32, 1)
     assert np.abs(grey.astype(int) - truth).max() <= (6 if suffix in ("jpg", "webp", "JPEG") else 2)
@@ -104,8 +104,8 @@ def test_what_is_transparent_is_white_and_a_bitmap_has_two_colours(tmp_path):
     pixels[:, :4, 3] = 255
     Image.fromarray(pixels).save(tmp_path / "ink.png")
     Image.fromarray(pixels[:, :, 3] > 0).save(tmp_path / "bits.png")
-    assert image_folder.decode(tmp_path / "ink.png", "L", 8, 8)[0, 0].tolist() == [0] * 4 + [255] * 4
-    assert image_folder.decode(tmp_path / "bits.png", "L", 8, 8)[0, 0].tolist() == [255] * 4 + [0] * 4
+    assert image_folder.decode(tmp_path / "ink.png", (1, 8, 8))[0, 0].tolist() == [0] * 4 + [255] * 4
+    assert image_folder.decode(tmp_path / "bits.png", (1, 8, 8))[0, 0].tolist() == [255] * 4 + [0] * 4
 
 
 def test_a_cameras_orientation_is_followed(tmp_path):
@@ -113,7 +113,7 @@ def test_a_cameras_orientation_is_followed(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     image.save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(image_folder.decode(tmp_path / "turned.png", "L", 8, 8)[0], np.asarray(image)[::-1, ::-1])
+    assert np.array_equal(image_folder.decode(tmp_path / "turned.png", (1, 8, 8))[0], np.asarray(image)[::-1, ::-1])
 
 
 def no_decoding(*arguments, **options):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import experiments
+from experiments.evaluate import evaluate
 from experiments.run import train
 from tests.faults.conftest import wait_until
 
@@ -230,6 +231,38 @@ def test_a_run_without_a_planned_schedule_can_become_longer_even_when_finished(n
     }
 
 
+def test_where_a_validation_does_not_come_again_the_best_checkpoint_and_what_is_said_of_it_agree(nursery, tmp_path):
+    run = tmp_path / "run"
+    short = ("scheduler=constant", "optimizer.lr=0.003", "callbacks.rolling_checkpoint.every_n_steps=null")
+    ended = nursery.finish(run, *short, "trainer.max_steps=30")  # inside the second epoch
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == ended["steps"] == 30
+    summary = nursery.finish(run, *short, "trainer.max_steps=31")  # from the first epoch's end
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    measured = evaluate(run, split="val", accelerator="cpu")
+    assert summary["steps"] == 31
+    assert summary["val/accuracy"] == pytest.approx(measured["val/accuracy"])
+    assert summary["val/loss"] == pytest.approx(measured["val/loss"], rel=1e-5)
+    assert summary["val/accuracy"] >= ended["val/accuracy"]
+
+
+def test_another_trainer_leaves_the_length_and_data_root_leads_to_data_that_have_moved(small_mnist, tmp_path):
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    begun = (
+        "data=mnist",
+        "data.val_size=20",
+        f"data_root={small_mnist}",
+        "scheduler=constant",
+        "trainer.max_epochs=2",
+    )
+    train(experiments.compose(*begun, "model=cnn", "trainer.accelerator=cpu", "callbacks=minimal", f"run_dir={run}"))
+    (run / "summary.json").unlink()
+    small_mnist.rename(moved)
+    typed = ["trainer=default", f"data_root={moved}", f"resume={run}"]
+    summary = train(experiments.compose(*typed, f"run_dir={run}"), typed)
+    assert (summary["status"], summary["epochs"]) == ("finished", 2)
+
+
 def test_what_fails_before_it_goes_on_leaves_a_run_as_it_was(nursery, tmp_path):
     run = tmp_path / "run"
     short = ("scheduler=constant", "trainer.max_epochs=1")
@@ -307,6 +340,14 @@ def test_two_processes_never_work_in_one_run_directory(nursery, tmp_path):
     assert "another process works in" in nursery.output(run).read_text()
     os.kill(pid, signal.SIGKILL)
     nursery.wait(pid)
+
+
+def test_a_network_that_the_last_step_before_a_validation_has_lost_is_not_kept(nursery, tmp_path):
+    run = tmp_path / "run"
+    lost = ("optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "data.batch_size=1257")
+    assert nursery.wait(nursery.start(run, *lost)) == 2
+    assert "the validation loss became nan in epoch 0, after step 0" in nursery.output(run).read_text()
+    assert not list((run / "checkpoints").glob("*.ckpt"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_poisons_no_checkpoint(nursery, tmp_path):

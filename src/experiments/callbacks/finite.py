@@ -12,10 +12,10 @@ from experiments.errors import UserError
 
 
 class FiniteLoss(Callback):
-    """Raises UserError when a training loss was NaN or infinite.
+    """Raises UserError when a training loss, or ``val/loss``, was NaN or infinite.
 
-    Losses stay on the device and are looked at together: every ``every_n_steps`` batches, before each validation and
-    before every checkpoint, so that none is written of a network that is lost.
+    Training losses stay on the device and are looked at together: every ``every_n_steps`` batches, before each
+    validation and before every checkpoint, so that none is written of a network that is lost.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -40,6 +40,15 @@ class FiniteLoss(Callback):
         """Look before the best checkpoint is chosen."""
         self.check(trainer)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the validation's own loss: the last step before it may have lost the network."""
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and not loss.isfinite() and not trainer.sanity_checking:
+            raise UserError(
+                f"the validation loss became {loss.item()} in epoch {trainer.current_epoch}, after step "
+                f"{trainer.global_step - 1}. {advice(trainer)}"
+            )
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Look before a checkpoint is written."""
         self.check(trainer)
@@ -57,10 +66,16 @@ class FiniteLoss(Callback):
         if not wrong:
             return
         ago = (len(losses) - 1 - wrong[0]) // trainer.accumulate_grad_batches
-        rates = ", ".join(f"{group['lr']:g}" for optimizer in trainer.optimizers for group in optimizer.param_groups)
         raise UserError(
             f"the training loss became {losses[wrong[0]].item()} in epoch {trainer.current_epoch}, step "
-            f"{trainer.global_step - 1 - ago} (found {ago} steps later, learning rate {rates}). No "
-            "checkpoint was written since. Lower optimizer.lr, clip gradients (trainer.gradient_clip_val=1), or find "
-            "the operation with debug=anomaly."
+            f"{trainer.global_step - 1 - ago} (found {ago} steps later). {advice(trainer)}"
         )
+
+
+def advice(trainer: Trainer) -> str:
+    """What to do about a loss that is not finite."""
+    rates = ", ".join(f"{group['lr']:g}" for optimizer in trainer.optimizers for group in optimizer.param_groups)
+    return (
+        f"It happened at learning rate {rates}. No checkpoint was written since. Lower optimizer.lr, clip gradients "
+        "(trainer.gradient_clip_val=1), or find the operation with debug=anomaly."
+    )

@@ -46,4 +46,6 @@ class Pruning(Callback):
 
 def _is_last(trainer: Trainer) -> bool:
     """Whether the run ends with this validation anyway."""
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        return True
     return trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs

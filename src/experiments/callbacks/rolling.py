@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from experiments.callbacks.exact import capture, restore
+from experiments.callbacks.history import History
 from experiments.checkpoints import remove_temporaries, rolling_files, rolling_name
 from experiments.data.batches import ShuffledBatches
-from experiments.errors import Stopped
+from experiments.errors import Stopped, UserError
 
 log = logging.getLogger(__name__)
 SIGNALS = [number for name in ("SIGTERM", "SIGINT", "SIGUSR1") if (number := getattr(signal, name, None))]
@@ -79,6 +80,7 @@ class RollingCheckpoint(Checkpoint):
             trainer.fit_loop._load_combined_loader_states()
             restore(trainer, pl_module, self._state)
             count_batches_anew(trainer)
+            adopt_best(trainer)
             self._state = {}
         if trainer.is_global_zero:  # damaged ones, or of a course that is left: never to be gone on from
             for step, path in rolling_files(self.dirpath):
@@ -169,6 +171,26 @@ def count_batches_anew(trainer: Trainer) -> None:
     if isinstance(sampler, ShuffledBatches) and sampler.start != progress.ready:
         progress.ready = progress.started = progress.processed = sampler.start
         progress.completed = sampler.start - 1  # a save comes before Lightning has counted its batch
+
+
+def adopt_best(trainer: Trainer) -> None:
+    """Where the best checkpoint is of a later step than the one to go on from, let its callback know it as the best.
+
+    With another ``max_steps`` or on another device, the validation that chose it does not come again.
+    """
+    histories = [callback for callback in trainer.callbacks if isinstance(callback, History)]  # type: ignore[attr-defined]
+    for best in trainer.checkpoint_callbacks:
+        if not (isinstance(best, ModelCheckpoint) and best.best_model_path):
+            continue
+        try:
+            content = trainer.strategy.checkpoint_io.load_checkpoint(best.best_model_path)
+        except UserError as error:  # the next validation writes another
+            log.warning("passed over: %s", error)
+            continue
+        if content.get("global_step", 0) > trainer.global_step:
+            for callback in (best, *histories):
+                if state := content["callbacks"].get(callback.state_key):
+                    callback.load_state_dict(state)
 
 
 def can_resume_here(trainer: Trainer) -> bool:

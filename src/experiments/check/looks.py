@@ -173,6 +173,13 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
         yield "trainer.min_epochs", least, f"exceeds trainer.max_epochs={most}"
     if get("optimizer.nesterov") is True and get("optimizer.momentum") == 0:
         yield "optimizer.nesterov", True, "needs a momentum above 0: optimizer.momentum=0.9"
+    every = section(config, "trainer").get("check_val_every_n_epoch", 1)
+    if every is None and str(get("scheduler._target_")).endswith("OnPlateau"):
+        yield (
+            "trainer.check_val_every_n_epoch",
+            None,
+            "leaves epochs without a validation, which scheduler=plateau watches: set it to 1",
+        )
     half = get("trainer.precision") in ("16-mixed", "16", 16)
     if half and get("optimizer.fused") is True and get("trainer.gradient_clip_val"):
         yield (
@@ -195,6 +202,8 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
             (f"takes whole classes as labels, and augment={mixing[0]} blends them: use loss=cross_entropy or focal"),
         )
     callbacks = {key: part for key, part in section(config, "callbacks").items() if isinstance(part, Mapping)}
+    if get("trainer.enable_progress_bar") is False and "progress" in callbacks:
+        yield "trainer.enable_progress_bar", False, "needs callbacks.progress=null beside it"
     loggers = [part for part in section(config, "logger").values() if part]
     for key, part in callbacks.items():
         if str(part.get("_target_")).endswith(".LearningRateMonitor") and not loggers:

@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from experiments.data.module import SPLIT_SEED, Batch, ImageDataModule, share
+from experiments.data.pixels import to_pixels
 from experiments.errors import UserError
 from experiments.memory import free_memory, readable
 
@@ -29,9 +30,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # Pillow would hand some other formats to external programs, whatever the file's name says
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-MAX_PIXELS = 89_000_000  # Pillow's own limit before it speaks of decompression bombs
-CACHE_VERSION = 2  # to be raised when the same file would be decoded to other pixels
-Image_ = Image.Image
+CACHE_VERSION = 3  # to be raised when the same file would be decoded to other pixels
 File = tuple[Path, int]  # an image and its class
 
 
@@ -81,6 +80,9 @@ class ImageFolder(ImageDataModule):
             raise UserError(f"{self.root / 'train'} holds one class, {self.class_names[0]}; there must be at least 2")
         self.files = {split: self._list(split) for split in ("train", "val", "test") if self._has(split)}
         self.has_val = "val" in self.files
+        self.drawn = {"test"} - self.files.keys()  # which splits follow from the list of files
+        if not self.has_val or self.num_folds is not None:
+            self.drawn.add("val")
         if "test" not in self.files:
             self.files["train"], self.files["test"] = self._without(self.files["train"], test_size)
         self.num_train = len(self.files["train"])
@@ -148,6 +150,31 @@ class ImageFolder(ImageDataModule):
 
     # ---- which files there are
 
+    def fingerprint(self) -> str:
+        """A digest of the files' names and sizes, in whatever folder they lie."""
+        digest = hashlib.sha256()
+        for path in sorted(path for files in self.files.values() for path, _ in files):
+            name = path.relative_to(self.root).as_posix()
+            digest.update(f"{name}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the files that the splits were drawn from."""
+        return {**super().state_dict(), "files": self.fingerprint()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the same files.
+
+        Raises:
+            UserError: if they are others, so that the splits are others, too.
+        """
+        if state_dict.get("files") not in (None, self.fingerprint()):
+            raise UserError(
+                f"the files in {self.root} are not those that the run began with: other images would be trained on. "
+                "Restore them, or start a new run"
+            )
+        super().load_state_dict(state_dict)
+
     def _has(self, split: str) -> bool:
         return split == "train" or (self.root / split).is_dir()
 
@@ -208,7 +235,7 @@ class ImageFolder(ImageDataModule):
         with warnings.catch_warnings(), ThreadPoolExecutor(self.workers) as pool:
             warnings.simplefilter("ignore")  # Pillow's doubts about single files: they are read or refused
             Image.init()  # before the threads do
-            decoded = pool.map(partial(decode, mode=self.mode, height=shape[1], width=shape[2]), files)
+            decoded = pool.map(partial(decode, shape=shape), files)
             try:
                 for i, image in enumerate(_shown(decoded, len(files), f"decoding {split}")):
                     if isinstance(image, str):
@@ -286,37 +313,13 @@ class ImageFolder(ImageDataModule):
             self._kept[split] = torch.from_numpy(pixels)
 
 
-def decode(path: Path, mode: str, height: int, width: int) -> Any:
-    """An image file as bytes (C, height, width), or the reason why it is none."""
+def decode(path: Path, shape: Sequence[int]) -> Any:
+    """An image file as bytes of a shape (C, height, width), or the reason why it is none."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}"
-            if min(image.size) < 1:
-                return f"{image.width} × {image.height} pixels"
-            image.draft(mode, (2 * width, 2 * height))  # JPEG decodes to a half, a quarter or an eighth by itself
-            fitted = ImageOps.fit(
-                _plain(ImageOps.exif_transpose(image), mode), (width, height), Image.Resampling.BILINEAR
-            )
+            return to_pixels(image, shape)
     except Exception as error:  # a damaged file may raise nearly anything, anywhere in Pillow
         return str(error).replace(repr(str(path)), "the file").strip() or type(error).__name__
-    pixels = np.asarray(fitted, dtype=np.uint8)
-    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
-
-
-def _plain(image: Image_, mode: str) -> Image_:
-    """An image of any mode in ``mode``, RGB or L."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        if image.mode == "F" and values.max() <= 1:
-            values = values * 255
-        elif image.mode.startswith("I;") or values.max() > 255:
-            values = values / 257  # 16 bits
-        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), coloured)
-    return image.convert(mode)
 
 
 def _statistics(images: Tensor) -> dict[str, list[float]]:

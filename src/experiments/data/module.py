@@ -193,7 +193,7 @@ class ImageDataModule(LightningDataModule):
             loader.steps_per_epoch = batches  # what len does not say of lists of batches
         return loader
 
-    def state_dict(self) -> dict[str, int | None]:
+    def state_dict(self) -> dict[str, Any]:
         """How many batches a position in the epoch counts."""
         return {"steps_per_execution": self.steps_per_execution}
 

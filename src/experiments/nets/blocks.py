@@ -99,7 +99,7 @@ class AttentionBlock(nn.Module):
         """Multi-head self-attention: (batch, tokens, embed_dim) -> the same."""
         batch, tokens, embed_dim = x.shape
         # (batch, tokens, 3 · embed_dim) -> 3 × (batch, heads, tokens, embed_dim / heads)
-        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, embed_dim // self.num_heads).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout_p if self.training else 0.0)
         return self.projection(mixed.transpose(1, 2).reshape(batch, tokens, embed_dim))
