@@ -9,7 +9,8 @@ import torch
 import experiments
 from experiments.build import build
 from experiments.errors import UserError
-from experiments.run import fit_and_test
+from experiments.evaluate import evaluate
+from experiments.run import fit_and_test, train
 
 NET = """
 import torch
@@ -148,6 +149,15 @@ def test_a_lightning_module_of_ones_own_gets_what_its_constructor_takes(own, dat
     assert type(experiment.classifier).__name__ == "MyModule"
     assert isinstance(experiment.trainer.optimizers[0], torch.optim.SGD)
     assert 0 <= summary["test/accuracy"] <= 1
+
+
+def test_a_lightning_module_of_ones_own_is_measured_again(own):
+    summary = train(experiments.compose(
+        "model._target_=own_module.MyModule", "+model.width=5", "optimizer=sgd", "scheduler=constant",
+        "trainer.max_epochs=1", "trainer.accelerator=cpu", "callbacks=minimal", f"run_dir={own / 'run'}",
+    ))  # fmt: skip
+    again = evaluate(own / "run", accelerator="cpu", trust=["own_module"])
+    assert again["test/accuracy"] == pytest.approx(summary["test/accuracy"])
 
 
 def test_keys_of_another_data_set_are_refused_with_the_way_out(own):

@@ -96,6 +96,8 @@ KEYS = [
     ("optimizer=sgd +optimizer.betas=[0.9,0.99]", 2, "is no argument of torch.optim.SGD"),
     ("~optimizer.nothing", 1, "optimizer.nothing"),
     ("optimizer.lr", 1, "key=value in one piece"),
+    ("+trainer.overfit_batches=2", 2, "debug=overfit"),
+    ("sweep=mlp", 2, "type -m before it"),
     ("optimizer.lr =0.1", 2, "no key stands before the =; type key=value in one piece"),
     ("model.net.hidden_features=[1,", 1, "key=value in one piece"),
     ("--optimizer.lr=0.1", 2, "options take no dashes here: optimizer.lr=0.1"),
@@ -372,6 +374,9 @@ def test_check_of_a_grid_starts_none_of_it(here, script_here):
     assert code == 2
     assert output.count("no mistake found") == 2
     assert errors.count("norm='bad'") == 4  # each where it happens, and in the list at the end
+    assert everything_in(here) == before
+    code, output, errors = script_here("train", "-m", "check=true", "model=mlp,cnn", *FAST)
+    assert (code, output.count("no mistake found"), errors) == (0, 2, "")
     assert everything_in(here) == before
 
 

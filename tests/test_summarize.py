@@ -3,13 +3,14 @@
 import csv
 import json
 import math
+import shutil
 import statistics
 
 import pytest
 
 from experiments import summarize as summaries
 from experiments.errors import UserError
-from experiments.summarize import over_seeds, ranked, rows, runs_in, summarize, table_of
+from experiments.summarize import over_seeds, ranked, repeat, rows, runs_in, summarize, table_of
 from tests.sweeps.conftest import LR, SMALL, multirun  # noqa: F401  # a fixture
 
 LENGTH = {"trainer": {"max_epochs": 3}}
@@ -60,6 +61,22 @@ def test_runs_are_ranked_by_what_they_reached_and_columns_are_what_varied(folder
     assert table[0]["optimizer.lr"] == 0.2
     assert [row["status"] for row in table[6:]] == ["interrupted", "interrupted", "failed"]
     assert ranked(runs, "val/accuracy", True)[0].name == "0.1-0"
+
+
+def test_choices_that_nobody_noted_and_parts_that_are_off_do_not_widen_the_table(folder):
+    config = {"optimizer": {"lr": 0.1}, "model": {"net": {}}, "callbacks": {"graph": {"_target_": "a.b"}}}
+    for name, typed, graph in (("auto", "resume=auto", {}), ("off", "callbacks.graph=null", {"graph": None})):
+        write_run(folder / name, [typed, "model=cnn"], {**config, "callbacks": {**config["callbacks"], **graph}})
+    runs = {run.name: run for run in runs_in(folder)}
+    assert runs["auto"].varied["model"] == "cnn"
+    assert [runs[name].varied["callbacks.graph"] for name in ("auto", "off")] == [None, "null"]
+    assert repeat(runs["auto"]) == "python scripts/train.py model=cnn"
+
+
+def test_a_seed_that_was_repeated_counts_once(folder):
+    before = over_seeds(runs_in(folder), "val/accuracy", False)
+    shutil.copytree(folder / "0.1-0", folder / "again")
+    assert over_seeds(runs_in(folder), "val/accuracy", False) == before
 
 
 def test_seeds_are_averaged(folder):

@@ -125,7 +125,9 @@ def build_data(config: Config) -> LightningDataModule:
 
 def build_classifier(config: Config, data: LightningDataModule) -> LightningModule:
     """The LightningModule around the network, with what it takes of loss, optimizer, scheduler, metrics and card."""
-    net = filled(config["model"]["net"], data) if config["model"].get("net") else {}
+    rest = {name: value for name, value in config["model"].items() if name != "net"}
+    takes_net = config["model"].get("net") and taken_by(rest["_target_"], {"net": None})
+    net = filled(config["model"]["net"], data) if takes_net else {}
     card = {
         "net": net,
         "image_shape": list(getattr(data, "image_shape", [])),
@@ -142,7 +144,6 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
         "num_classes": lambda: facts(data).get("num_classes"),
         "card": lambda: card,
     }
-    rest = {name: value for name, value in config["model"].items() if name != "net"}
     taken = {name: create() for name, create in taken_by(rest["_target_"], offered).items()}
     module: LightningModule = make(rest, **taken)
     return module

@@ -177,9 +177,9 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
-def hydra_folder(resume: str | None) -> str | None:
+def hydra_folder(resume: str | None, *, _root_: DictConfig) -> str | None:
     """Where Hydra keeps its own files: nowhere for a resumed run, whose first ones stay."""
-    return None if resume else ".hydra"
+    return None if resume and Path(_root_.hydra.run.dir, "config.yaml").exists() else ".hydra"
 
 
 def job_label() -> str | None:
@@ -265,9 +265,13 @@ def hint(error: Exception, overrides: Sequence[str]) -> str:
     wrong = key[1].replace("/", ".")
     groups = [path.name for path in CONF.iterdir() if path.is_dir()]
     chosen = [one for one in overrides if (name := one.partition("=")[0]) in groups and name != wrong]
+    if set(chosen) == set(overrides):  # what is chosen does not compose by itself
+        own = wrong.rpartition("@")[2].partition(".")[0]
+        missing = f"\nDoes conf/{own}/ have a file without the line  # @package _global_  ?" if "@" in wrong else ""
+        return missing if (CONF / own).is_dir() else ""
     try:
         known = list(_keys(compose(*chosen)))
-    except UserError:  # what is chosen does not compose by itself
+    except UserError:
         return ""
     last = wrong.rpartition(".")[2]
     same = [name for name in known if name.rpartition(".")[2] == last]

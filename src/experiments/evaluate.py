@@ -23,6 +23,7 @@ from experiments.build import (
     load,
     make,
     require_no_more_than,
+    taken_by,
 )
 from experiments.check import section
 from experiments.check.rules import MATMUL_PRECISIONS
@@ -71,6 +72,8 @@ def evaluate(
     run, *others = [Path(run)] if isinstance(run, (str, Path)) else [Path(one) for one in run] or [Path()]
     if others and checkpoint:
         raise UserError("checkpoint= names one network's: leave it out for an ensemble of several runs")
+    if run.is_file():
+        raise UserError(f"run={run} is a file: name the run's directory, and a checkpoint in it by checkpoint=")
     config = runs.read_config(run)
     parts = ("data", "model", "loss", "optimizer", "scheduler", "metrics")
     check_config({part: config.get(part) for part in parts}, str(run / "config.yaml"), trust)
@@ -105,7 +108,7 @@ def evaluate(
         config["model"]["net"] = card["net"]
     if card.get("mean"):
         module.mean, module.std = card["mean"], card["std"]  # what the network was trained with
-    if net := config["model"].get("net"):
+    if (net := config["model"].get("net")) and taken_by(config["model"]["_target_"], {"net": None}):
         weights = checkpoints.net_weights(checkpoint_content)
         require_no_more_than(filled(net, module), weights, str(source), trust)
     try:

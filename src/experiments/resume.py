@@ -51,6 +51,8 @@ MAY_CHANGE = (
     "trainer.num_nodes",
     "trainer.profiler",
 )
+# Of these, what the run keeps when it is gone on with once more.
+LASTING = ("data_root", "data.root", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 _OWN_KEYS = ("resume", "trust", "run_dir", "init_from", "check")
 
 
@@ -59,6 +61,7 @@ class Plan:
     """How to go on: the config, the folder the run lay in before, and the checkpoint; None starts over.
 
     ``finished`` says that there is nothing to do, ``to_test`` that a test is asked for which the run was without.
+    ``record`` is the stored config with what is to last of the changes; None where nothing is.
     """
 
     config: dict[str, Any]
@@ -66,6 +69,7 @@ class Plan:
     checkpoint: Path | None
     finished: bool
     to_test: bool = False
+    record: dict[str, Any] | None = None
 
     @property
     def logged_steps(self) -> int:
@@ -78,6 +82,13 @@ class Plan:
     @cached_property
     def _content(self) -> dict[str, Any]:
         return checkpoints.read(self.checkpoint) if self.checkpoint else {}
+
+    def require_longer(self) -> None:
+        """Raise UserError if the run has come further already than it is to go."""
+        for key, done, unit in (("max_epochs", "epoch", "epochs"), ("max_steps", "global_step", "steps")):
+            asked, taken = self.config["trainer"].get(key), self._content.get(done, 0)
+            if isinstance(asked, int) and 0 <= asked <= taken and taken:
+                raise UserError(f"trainer.{key}={asked}: the run has taken {taken} {unit} already; name more")
 
     def require_fit(self, data: LightningDataModule, world_size: int) -> None:
         """Raise UserError if the images are others than before, or the schedule was planned for other steps."""
@@ -148,7 +159,13 @@ def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     stored["init_from"] = None  # the checkpoint holds what became of those weights
     finished = (runs.read_summary(run_dir) or {}).get("status") == "finished" and not another_length
     checkpoint = None if finished else _checkpoint(str(config["resume"]), run_dir)
-    return Plan(stored, moved_from, checkpoint, finished, to_test=bool(changes.get("test")))
+    record, lasting = runs.read_config(run_dir), changes.keys() & set(LASTING)
+    for leaf in lasting:
+        _set(record, leaf, changes[leaf])
+    planned = Plan(stored, moved_from, checkpoint, finished, bool(changes.get("test")), record if lasting else None)
+    if another_length:
+        planned.require_longer()
+    return planned
 
 
 def _as_long(config: Mapping[str, Any], stored: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:

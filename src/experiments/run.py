@@ -42,6 +42,7 @@ def prepare_process() -> None:
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     for harmless in (
         ".*does not have many workers.*",  # batches come from memory: loader processes would slow them down
+        ".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
         ".*smaller than the logging interval.*",  # metrics are logged every epoch anyway
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # metrics have met the other ranks already
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business with torch
@@ -95,7 +96,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
             experiment = build(config, going_on.moved_from if going_on else None)
             if going_on:
                 going_on.require_fit(experiment.data, experiment.trainer.world_size)
-                _on_rank_zero(runs.reopen, run_dir)
+                _on_rank_zero(runs.reopen, run_dir, going_on.record)
             begun = True
             job.attach(experiment.trainer)
             summary = fit_and_test(experiment, config, going_on.checkpoint if going_on else None)

@@ -98,8 +98,10 @@ def record_fault(run_dir: Path, report: str) -> None:
     _write(run_dir / "error.txt", redacted(report))
 
 
-def reopen(run_dir: Path) -> None:
-    """Take ``summary.json`` away: the run goes on."""
+def reopen(run_dir: Path, config: Mapping[str, Any] | None = None) -> None:
+    """Take ``summary.json`` away, and keep another config if there is one: the run goes on."""
+    if config is not None:
+        _write(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     (run_dir / "summary.json").unlink(missing_ok=True)
 
 

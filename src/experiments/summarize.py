@@ -48,7 +48,7 @@ class Run:
         value: Any = self.config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None:
+        if value is None or isinstance(value, Mapping):  # a choice that nobody noted
             typed = dict(split(override) for override in self.overrides)
             return typed.get(key)
         return value
@@ -132,7 +132,9 @@ def over_seeds(runs: Sequence[Run], metric: str, minimize: bool) -> list[dict[st
     for run in runs:
         if run.status == "finished" and "seed" in run.varied:
             rest = {key: value for key, value in run.varied.items() if key != "seed"}
-            groups.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(run)
+            group = groups.setdefault(json.dumps(rest, sort_keys=True, default=str), [])
+            if all(other.varied["seed"] != run.varied["seed"] for other in group):  # a repetition says nothing new
+                group.append(run)
     if all(len(group) < 2 for group in groups.values()):
         return []
     table = []
@@ -170,7 +172,8 @@ def shown(value: Any) -> str:
 
 def repeat(run: Run) -> str:
     """The command that makes a run again, and tests it."""
-    return shlex.join(["python", "scripts/train.py", *(item for item in run.overrides if item != "test=false")])
+    kept = (item for item in run.overrides if item != "test=false" and split(item)[0] != "resume")
+    return shlex.join(["python", "scripts/train.py", *kept])
 
 
 def table_of(folder: str | Path, metric: str = "val/accuracy") -> str:

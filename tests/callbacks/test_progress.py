@@ -68,6 +68,18 @@ def test_time_left_follows_the_pace_since_this_process_started(monkeypatch):
     assert shown.time_left(Loop(epochs=4, taken=40)) is None
 
 
+def test_an_epoch_without_a_validation_repeats_no_old_one(tmp_path, caplog):
+    caplog.set_level("INFO", "experiments")
+    config = experiments.compose(
+        "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "data.limit=100", "callbacks=minimal",
+        "logger=none", "trainer.accelerator=cpu", f"run_dir={tmp_path}",
+    )  # fmt: skip
+    experiment = build(config)
+    experiment.trainer.fit(experiment.classifier, datamodule=experiment.data)
+    lines = [record.message for record in caplog.records if record.message.startswith("epoch ")]
+    assert ["val/loss" in line for line in lines] == [False, True, False, True]
+
+
 def test_there_is_a_bar_on_a_terminal_of_ones_own_alone(monkeypatch):
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import experiments
+from experiments.errors import UserError
 from experiments.evaluate import evaluate
 from experiments.run import train
 from tests.faults.conftest import wait_until
@@ -261,6 +262,25 @@ def test_another_trainer_leaves_the_length_and_data_root_leads_to_data_that_have
     typed = ["trainer=default", f"data_root={moved}", f"resume={run}"]
     summary = train(experiments.compose(*typed, f"run_dir={run}"), typed)
     assert (summary["status"], summary["epochs"]) == ("finished", 2)
+
+
+def test_another_length_lasts_and_a_shorter_one_is_refused_before_anything_changes(tmp_path):
+    run = tmp_path / "run"
+    short = ("scheduler=constant", "trainer.accelerator=cpu", "callbacks=minimal", "logger=none")
+    train(experiments.compose(*short, "trainer.max_epochs=3", f"run_dir={run}"))
+    before = (run / "summary.json").read_bytes()
+
+    def go_on(*typed):
+        typed = (*typed, f"resume={run}")
+        return train(experiments.compose(*typed, f"run_dir={run}"), typed)
+
+    for shorter in ("trainer.max_epochs=1", "trainer.max_epochs=2", "trainer.max_steps=10"):
+        with pytest.raises(UserError, match="the run has taken .* already; name more"):
+            go_on(shorter)
+    assert (run / "summary.json").read_bytes() == before
+    assert go_on("trainer.max_epochs=5")["epochs"] == 5
+    (run / "summary.json").unlink()  # as if it had been killed
+    assert go_on()["epochs"] == 5
 
 
 def test_what_fails_before_it_goes_on_leaves_a_run_as_it_was(nursery, tmp_path):

@@ -141,6 +141,7 @@ MISTAKES = {
     "nothing to search": ["model=mlp"],
     "hydra.sweeper.n_trials=0 must be": ["hydra.sweeper.n_trials=0", LR],
     "hydra.sweeper.workers=0 must be": ["hydra.sweeper.workers=0", LR],
+    "metric=val/loss with .* the worst: add hydra.sweeper.direction=minimize": ["hydra.sweeper.metric=val/loss", LR],
     "direction=up must be maximize or minimize": ["hydra.sweeper.direction=up", LR],
     "metric=test/accuracy must be a val/ metric": ["hydra.sweeper.metric=test/accuracy", LR],
     "test= is not for sweeps": ["test=true", LR],
@@ -155,7 +156,7 @@ MISTAKES = {
 def test_a_mistake_in_the_command_ends_it_before_a_trial_is_asked(multirun, tmp_path, words):
     with pytest.raises(Mistake, match=words):
         multirun("mistake", OPTUNA, *MISTAKES[words], *SMALL)
-    assert not list(tmp_path.glob("mistake/*/"))
+    assert not [path for path in tmp_path.glob("mistake/*") if path.is_dir()]
 
 
 def test_an_unknown_metric_fails_its_trials_and_the_sweep_says_why(multirun):

@@ -31,6 +31,7 @@ class Progress(TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate if has_screen() else 0)
         self._epoch_started = 0.0
         self._best: float | None = None
+        self._validated = False  # since the last line
         self._started = (0.0, 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,8 +51,10 @@ class Progress(TQDMProgressBar):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the best accuracy."""
         super().on_validation_end(trainer, pl_module)
-        accuracy = trainer.callback_metrics.get("val/accuracy")
-        if accuracy is not None and not trainer.sanity_checking:
+        if trainer.sanity_checking:
+            return
+        self._validated = True
+        if (accuracy := trainer.callback_metrics.get("val/accuracy")) is not None:
             self._best = max(float(accuracy), self._best or 0.0)
 
     @property
@@ -107,7 +110,11 @@ class Progress(TQDMProgressBar):
         if not trainer.is_global_zero:
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        shown = [f"{name} {values[name]:.4f}" for name in EPOCH_METRICS if name in values]
+        names = [
+            name for name in EPOCH_METRICS if name in values and (self._validated or not name.startswith("val/"))
+        ]
+        shown = [f"{name} {values[name]:.4f}" for name in names]
+        self._validated = False
         if self._best is not None:
             shown.append(f"best {self._best:.4f}")
         seconds = time.perf_counter() - self._epoch_started

@@ -55,7 +55,9 @@ def values(config: Config) -> Iterator[tuple[str, Any, str]]:
     keys = [key for key in (*known, *GROUPS, "augment") if key not in ("defaults", "hydra")]
     for key, value in config.items():
         if key not in keys and not re.search(rf"\$\{{{re.escape(key)}\b", every):
-            yield key, value, f"is a key that nothing reads.{did_you_mean(key, keys)}"
+            unplaced = f" Does a file of conf/{key}/ lack the line  # @package _global_  ?"
+            near = did_you_mean(key, keys) or (unplaced if (CONF / key).is_dir() else "")
+            yield key, value, f"is a key that nothing reads.{near}"
         elif key in known and (kind := of_other_kind(key, value, known[key])):
             yield key, value, f"must be {kind}"
     for key in keys:
@@ -202,6 +204,12 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
             (f"takes whole classes as labels, and augment={mixing[0]} blends them: use loss=cross_entropy or focal"),
         )
     callbacks = {key: part for key, part in section(config, "callbacks").items() if isinstance(part, Mapping)}
+    if get("trainer.overfit_batches") and str(get("data._target_")).startswith(OURS):
+        yield (
+            "trainer.overfit_batches",
+            get("trainer.overfit_batches"),
+            "does not go with data in memory: debug=overfit trains on a few images, data.limit on any number of them",
+        )
     if get("trainer.enable_progress_bar") is False and "progress" in callbacks:
         yield "trainer.enable_progress_bar", False, "needs callbacks.progress=null beside it"
     loggers = [part for part in section(config, "logger").values() if part]

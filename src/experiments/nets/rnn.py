@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from experiments.nets.layers import at_least, choose, dropout_layer, grid_size
@@ -53,5 +54,5 @@ class RNN(nn.Module):
         if isinstance(hidden, tuple):  # an LSTM returns its hidden and its cell state
             hidden = hidden[0]
         # (layers · directions, batch, hidden) -> the last layer's states, side by side
-        final = hidden[-self.directions :].transpose(0, 1).flatten(1)
+        final = torch.cat(tuple(hidden[-self.directions :]), dim=1)
         return self.fc(self.dropout(final))

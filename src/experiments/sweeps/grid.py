@@ -22,9 +22,11 @@ def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list
 
     folder = os.path.relpath(config.hydra.sweep.dir)
     outcomes = [job.return_value for batch in batches for job in batch]
-    print(table_of(folder), flush=True)
+    if not config.check:
+        print(table_of(folder), flush=True)
     failed = [outcome for outcome in outcomes if isinstance(outcome, Outcome) and outcome.error]
-    print(f"look at it again: python scripts/summarize.py runs={shlex.quote(folder)}", flush=True)
+    if not config.check:
+        print(f"look at it again: python scripts/summarize.py runs={shlex.quote(folder)}", flush=True)
     if failed:
         listed = "\n".join(
             f"  {os.path.relpath(outcome.directory)}: {str(outcome.error).splitlines()[0]}" for outcome in failed

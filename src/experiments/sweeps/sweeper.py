@@ -85,6 +85,15 @@ class Sweep:
             raise UserError(f"hydra.sweeper.direction={self.options['direction']} must be maximize or minimize")
         if not str(self.options["metric"]).startswith("val/"):
             raise UserError(f"hydra.sweeper.metric={self.options['metric']} must be a val/ metric: sweeps never test")
+        worse = {"loss": "maximize", "accuracy": "minimize"}.get(str(self.options["metric"]).rpartition("/")[2])
+        if worse == self.options["direction"]:
+            better = "minimize" if worse == "maximize" else "maximize"
+            raise UserError(
+                f"hydra.sweeper.metric={self.options['metric']} with hydra.sweeper.direction={worse} would "
+                f"look for the worst: add hydra.sweeper.direction={better}"
+            )
+        if self.config.check:
+            raise UserError("check=true is for runs and grids: leave it out, or leave out the search")
         if any(override.partition("=")[0] == "test" for override in self.fixed):
             raise UserError(
                 "test= is not for sweeps: trials are compared on validation images and never see the test split. "
