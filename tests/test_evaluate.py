@@ -72,13 +72,14 @@ def test_a_data_set_whose_files_have_moved_is_found_again(small_mnist, tmp_path)
         ({"data": "digits", "data_keys": ["data.rot=x"]}, "data.rot"),
         ({"data_keys": ["data.batchsize=3"]}, "has no such key. Did you mean batch_size"),
         ({"data_keys": ["data.limit=[1"]}, "cannot be read"),
+        ({"run": __file__}, "is a file: name the run's directory"),
         ({"checkpoint": "nowhere.ckpt"}, "there is no checkpoint at nowhere.ckpt"),
         ({"accelerator": "tpux"}, "tpux"),
     ],
 )
 def test_mistakes_name_the_value_and_the_choices(run, options, message):
     with pytest.raises(UserError, match=message):
-        evaluate(run[0], **{"accelerator": "cpu", **options})
+        evaluate(**{"run": run[0], "accelerator": "cpu", **options})
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import os
 import sys
 
 import pytest
+from hydra.errors import HydraException
 
 import experiments
-from experiments import check, signatures
+from experiments import check, commands, signatures
 from experiments.check import looks, sources
-from experiments.composition import CONF
+from experiments.composition import CONF, hint
 from experiments.errors import UserError
 
 FAST = ("trainer.accelerator=cpu", "logger=none")
@@ -366,6 +367,24 @@ def test_check_downloads_nothing(here, script_here):
     assert code == 2
     assert "check=true writes nothing, so it is not downloaded" in errors
     assert not (here / "data").exists()
+
+
+def test_a_file_that_is_no_yaml_is_named_with_the_place(monkeypatch, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("optimizer:\n  betas: [0.9\n")
+    monkeypatch.setattr(commands, "CONF", tmp_path)
+    message = commands.refused(["model=cnn", "experiment=mine"])
+    assert message.startswith(f"{tmp_path / 'experiment' / 'mine.yaml'} cannot be read as YAML: ")
+    assert "line 2" in message
+    assert commands.refused(["model=cnn"]) is None
+
+
+def test_a_file_that_sets_keys_of_the_whole_experiment_must_say_so():
+    config = {**experiments.compose(*FAST), "experiment": {"trainer": {"max_epochs": 1}}}
+    (found,) = check.mistakes(config)
+    assert "Does a file of conf/experiment/ lack the line  # @package _global_  ?" in found
+    error = HydraException("In 'experiment/mine': Could not override 'model@experiment.model'.")
+    assert "conf/experiment/ have a file without the line" in hint(error, ["experiment=mine"])
 
 
 def test_check_of_a_grid_starts_none_of_it(here, script_here):

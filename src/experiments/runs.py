@@ -99,10 +99,11 @@ def record_fault(run_dir: Path, report: str) -> None:
 
 
 def reopen(run_dir: Path, config: Mapping[str, Any] | None = None) -> None:
-    """Take ``summary.json`` away, and keep another config if there is one: the run goes on."""
+    """Take away what says that the run has ended, and keep another config if there is one: it goes on."""
     if config is not None:
         _write(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-    (run_dir / "summary.json").unlink(missing_ok=True)
+    for name in ("summary.json", "error.txt"):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def finish(run_dir: Path, summary: Mapping[str, Any]) -> None:

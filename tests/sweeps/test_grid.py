@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -36,6 +37,23 @@ def test_the_table_at_the_end_has_every_run_the_best_first(multirun, capsys, tmp
 def test_a_grid_that_goes_well_ends_well(multirun):
     folder = multirun("grid", "model.net.activation=ReLU,Tanh", *SMALL, "trainer.max_epochs=1")
     assert statuses(folder) == ["finished", "finished"]
+
+
+def test_the_same_command_leaves_out_what_is_done_and_goes_on_with_what_was_killed(multirun):
+    command = ("grid", "seed=0,1,2", *SMALL)
+    folder = multirun(*command)
+    before = [json.loads((folder / name / "summary.json").read_text()) for name in "012"]
+    (folder / "1" / "summary.json").unlink()  # killed there, before the last one had begun
+    shutil.rmtree(folder / "2")
+    multirun(*command)
+    after = [json.loads((folder / name / "summary.json").read_text()) for name in "012"]
+    assert after[0] == before[0]  # its seconds, too: it was not trained again
+    assert [one["test/accuracy"] for one in after] == [one["test/accuracy"] for one in before]
+    assert after[1]["train_seconds"] != before[1]["train_seconds"]
+    with pytest.raises(SomeFailed, match="3 of 3 runs failed"):
+        multirun("grid", "seed=3,4,5", *SMALL)
+    assert statuses(folder) == ["finished"] * 3
+    assert not list(folder.glob("*/error.txt"))
 
 
 def test_a_run_of_several_processes_is_refused_inside_a_multirun(multirun):

@@ -32,7 +32,8 @@ def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list
             f"  {os.path.relpath(outcome.directory)}: {str(outcome.error).splitlines()[0]}" for outcome in failed
         )
         raise SomeFailed(
-            f"{len(failed)} of {len(outcomes)} runs failed; error.txt in each has the traceback:\n{listed}",
+            f"{len(failed)} of {len(outcomes)} runs failed; error.txt in each has the traceback:\n{listed}\n"
+            f"the same command with hydra.sweep.dir={shlex.quote(folder)} leaves out what is done",
             2 if all(outcome.mistake for outcome in failed) else 1,
         )
     return outcomes

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import TaskFunction
+from omegaconf import DictConfig, open_dict, read_write
 
 from experiments.errors import UserError, tell
 
@@ -46,6 +48,8 @@ class Job:
         outcome = Outcome(str(HydraConfig.get().runtime.output_dir))
         if self.shared is not None and os.environ.get(TRIAL) and _first_process():
             return self._try(config, outcome, self.shared, int(os.environ[TRIAL]))
+        if self.shared is None:
+            _go_on(config, Path(outcome.directory))
         return self._run(config, outcome, None)
 
     def _run(self, config: Any, outcome: Outcome, pruning: "Pruning | None") -> Outcome:
@@ -126,6 +130,17 @@ def _first_process() -> bool:
     return is_first_rank()
 
 
+def _go_on(config: DictConfig, directory: Path) -> None:
+    """Where a grid's job finds its own run, of the same command, let it go on, or be done if it is."""
+    try:
+        begun = yaml.safe_load((directory / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    if begun == list(HydraConfig.get().overrides.task) and not config.check:
+        with read_write(config), open_dict(config):
+            config.resume = str(directory)
+
+
 def _tell(error: Exception) -> None:
     if isinstance(error, UserError):
         job = HydraConfig.get().job
@@ -135,6 +150,10 @@ def _tell(error: Exception) -> None:
 
 
 def _leave_traceback(directory: Path, error: str) -> None:
+    from experiments.runs import read_summary
+
+    if (read_summary(directory) or {}).get("status") == "finished":  # the run of another command
+        return
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "error.txt").exists():
         (directory / "error.txt").write_text(traceback.format_exc())
