@@ -123,6 +123,7 @@ def test_an_accelerator_that_is_absent_ends_the_run_at_once(script, tmp_path):
     assert f"trainer.accelerator={absent} is not available" in process.stderr
     assert "present: cpu" in process.stderr
     assert "Traceback" not in process.stderr
+    assert not list(tmp_path.rglob("summary.json"))  # there was no run
 
 
 def test_a_fault_of_the_program_keeps_its_traceback_and_is_recorded(script, tmp_path):

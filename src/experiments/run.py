@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 from experiments import check, checkpoints, loggers, memory, resume, runs, signatures
-from experiments.build import Experiment, build
+from experiments.build import Experiment, build, check_accelerator
 from experiments.callbacks import History, Pruning, Report, Stopwatch
 from experiments.callbacks.report import find
 from experiments.errors import Stopped, UserError
@@ -88,6 +88,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
             if tensorboard := (config["logger"] or {}).get("tensorboard"):
                 tensorboard["purge_step"] = going_on.logged_steps
         else:
+            check_accelerator(config["trainer"]["accelerator"])
             _on_rank_zero(runs.start, run_dir, config, overrides)
         seed_everything(config["seed"], workers=True, verbose=False)
         experiment, begun = None, going_on is None
