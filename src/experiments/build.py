@@ -101,6 +101,11 @@ def filled(config: Config, data: LightningDataModule) -> dict[str, Any]:
     return {**config, **{name: value for name, value in known.items() if config.get(name) is None}}
 
 
+def net_of(model: Config) -> Config | None:
+    """The network's config, if the model has one and takes one: a LightningModule of a user's own may do without."""
+    return model.get("net") if taken_by(model["_target_"], {"net": None}) else None
+
+
 def weighted(config: Config, data: LightningDataModule) -> dict[str, Any]:
     """The loss's config; one that takes ``class_counts`` and leaves them null gets those of the train split."""
     if "class_counts" in taken_by(config["_target_"], {"class_counts": None}) and not config.get("class_counts"):
@@ -125,9 +130,7 @@ def build_data(config: Config) -> LightningDataModule:
 
 def build_classifier(config: Config, data: LightningDataModule) -> LightningModule:
     """The LightningModule around the network, with what it takes of loss, optimizer, scheduler, metrics and card."""
-    rest = {name: value for name, value in config["model"].items() if name != "net"}
-    takes_net = config["model"].get("net") and taken_by(rest["_target_"], {"net": None})
-    net = filled(config["model"]["net"], data) if takes_net else {}
+    net = filled(own, data) if (own := net_of(config["model"])) else {}
     card = {
         "net": net,
         "image_shape": list(getattr(data, "image_shape", [])),
@@ -144,6 +147,7 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
         "num_classes": lambda: facts(data).get("num_classes"),
         "card": lambda: card,
     }
+    rest = {name: value for name, value in config["model"].items() if name != "net"}
     taken = {name: create() for name, create in taken_by(rest["_target_"], offered).items()}
     module: LightningModule = make(rest, **taken)
     return module

@@ -210,19 +210,23 @@ def compose(*overrides: str) -> dict[str, Any]:
     Raises:
         UserError: if an override names an unknown group, choice or key; the message lists them.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-
     register_resolvers()
     _OWN.clear()  # every composed config is another run's
     if mistake := wrong_choice(overrides):
         raise UserError(mistake)
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra_compose("train", list(overrides), return_hydra_config=True)
+        config = _composed(overrides)
     except Exception as error:  # over an override that it did not foresee, Hydra stumbles anywhere
         raise UserError(f"{error or type(error).__name__}{hint(error, overrides)}") from error
     return job_values(config)
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra_compose("train", list(overrides), return_hydra_config=True)
 
 
 def job_values(config: DictConfig) -> dict[str, Any]:
@@ -264,14 +268,13 @@ def hint(error: Exception, overrides: Sequence[str]) -> str:
         return ""
     wrong = key[1].replace("/", ".")
     groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    own = wrong.partition("@")[2].partition(".")[0]  # model@experiment.model: a file's defaults stay in its own group
+    if own in groups:
+        return f"\nDoes conf/{own}/ have a file without the line  # @package _global_  ?"
     chosen = [one for one in overrides if (name := one.partition("=")[0]) in groups and name != wrong]
-    if set(chosen) == set(overrides):  # what is chosen does not compose by itself
-        own = wrong.rpartition("@")[2].partition(".")[0]
-        missing = f"\nDoes conf/{own}/ have a file without the line  # @package _global_  ?" if "@" in wrong else ""
-        return missing if (CONF / own).is_dir() else ""
     try:
-        known = list(_keys(compose(*chosen)))
-    except UserError:
+        known = list(_keys(job_values(_composed(chosen))))
+    except Exception:  # what is chosen does not compose by itself
         return ""
     last = wrong.rpartition(".")[2]
     same = [name for name in known if name.rpartition(".")[2] == last]

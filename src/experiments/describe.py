@@ -16,7 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.build import build_classifier, filled, make
+from experiments.build import build_classifier, filled, make, net_of
 from experiments.errors import UserError
 
 
@@ -59,8 +59,8 @@ def describe(config: Mapping[str, Any], input_shape: Sequence[int] | None = None
         if len(input_shape) < 2 or min(input_shape) < 1:
             raise UserError(f"input={list(input_shape)} must be channels and at least one side, such as input=[1,28]")
         data.image_shape = tuple(input_shape)
-    net_config = config["model"].get("net")
-    net = make(filled(net_config, data)) if net_config else build_classifier(config, data)
+    own = net_of(config["model"])
+    net = make(filled(own, data)) if own else build_classifier(config, data)
     shape = tuple(data.image_shape)
     try:
         multiply_adds, output = _forward_cost(net, torch.zeros(1, *shape))

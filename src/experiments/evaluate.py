@@ -22,8 +22,8 @@ from experiments.build import (
     filled,
     load,
     make,
+    net_of,
     require_no_more_than,
-    taken_by,
 )
 from experiments.check import section
 from experiments.check.rules import MATMUL_PRECISIONS
@@ -108,7 +108,7 @@ def evaluate(
         config["model"]["net"] = card["net"]
     if card.get("mean"):
         module.mean, module.std = card["mean"], card["std"]  # what the network was trained with
-    if (net := config["model"].get("net")) and taken_by(config["model"]["_target_"], {"net": None}):
+    if net := net_of(config["model"]):
         weights = checkpoints.net_weights(checkpoint_content)
         require_no_more_than(filled(net, module), weights, str(source), trust)
     try:
@@ -167,7 +167,7 @@ def _trained_the_run(
     if not isinstance(module, ImageFolder):
         return True
     before = (checkpoint.get("ImageFolder") or {}).get("files")
-    if before in (None, module.fingerprint()):
+    if before in (None, module.fingerprint):
         return True
     same_root = Path(str(trained.get("root"))).expanduser().resolve() == module.root.resolve()
     if same_root and split in module.drawn:

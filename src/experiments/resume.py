@@ -81,7 +81,9 @@ class Plan:
 
     @cached_property
     def _content(self) -> dict[str, Any]:
-        return checkpoints.read(self.checkpoint) if self.checkpoint else {}
+        content = checkpoints.read(self.checkpoint) if self.checkpoint else {}
+        large = ("state_dict", "optimizer_states", "callbacks")  # the plan lives as long as the run does
+        return {key: value for key, value in content.items() if key not in large}
 
     def require_longer(self) -> None:
         """Raise UserError if the run has come further already than it is to go."""
@@ -114,9 +116,9 @@ def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     """
     run_dir = Path(config["run_dir"])
     source = str(run_dir / "config.yaml")
-    stored = runs.read_config(run_dir)
-    moved_from = str(stored.get("run_dir", run_dir))
-    stored = relocated(stored, moved_from, str(run_dir))
+    record = runs.read_config(run_dir)
+    moved_from = str(record.get("run_dir", run_dir))
+    stored = relocated(record, moved_from, str(run_dir))
     check_config(stored, source, config["trust"])
     for part in config:
         if part not in stored:  # a key that is newer than the run; without a group there is no run
@@ -159,7 +161,7 @@ def plan(config: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     stored["init_from"] = None  # the checkpoint holds what became of those weights
     finished = (runs.read_summary(run_dir) or {}).get("status") == "finished" and not another_length
     checkpoint = None if finished else _checkpoint(str(config["resume"]), run_dir)
-    record, lasting = runs.read_config(run_dir), changes.keys() & set(LASTING)
+    lasting = changes.keys() & set(LASTING)
     for leaf in lasting:
         _set(record, leaf, changes[leaf])
     planned = Plan(stored, moved_from, checkpoint, finished, bool(changes.get("test")), record if lasting else None)

@@ -108,15 +108,16 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
             raise
         except Exception as error:
             error = explained(error, config)
-            failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "seed": config["seed"]}
-            if experiment is not None and begun:
-                failed = conclude_failed(experiment, config, failed)
+            mistake = isinstance(error, UserError)
             if begun:  # a run that was not gone on with stays as it was
+                failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "seed": config["seed"]}
+                if experiment is not None:
+                    failed = conclude_failed(experiment, config, failed)
                 _on_rank_zero(runs.finish, run_dir, failed)
-            if isinstance(error, UserError):
+                if not mistake:
+                    _on_rank_zero(runs.record_fault, run_dir, traceback.format_exc())
+            if mistake:
                 raise error from None
-            if begun:
-                _on_rank_zero(runs.record_fault, run_dir, traceback.format_exc())
             raise
         _on_rank_zero(runs.finish, run_dir, summary)
     _on_rank_zero(_say_result, summary, run_dir)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.check.rules import of_other_kind, ruled
+from experiments.check.rules import WORST, of_other_kind, ruled
 from experiments.check.sources import defaults, files
 from experiments.composition import CONF, did_you_mean
 
@@ -245,6 +245,6 @@ def _monitored(config: Config, callbacks: Mapping[str, Any]) -> Iterator[tuple[s
                 monitor,
                 f"is never measured: {cause} leaves no validation. Watch train/loss, or set callbacks.{key}=null",
             )
-        elif {"loss": "max", "accuracy": "min"}.get(str(monitor).rpartition("/")[2]) == mode:
+        elif WORST.get(str(monitor).rpartition("/")[2]) == mode:
             better = "min" if mode == "max" else "max"
             yield f"callbacks.{key}.mode", mode, f"keeps the worst {monitor}: it must be {better}"

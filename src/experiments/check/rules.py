@@ -58,6 +58,7 @@ PART = (_part_of_an_epoch, "a fraction from 0.0 to 1.0, or a whole number of bat
 EXTENT = (_share_or_count, "a fraction between 0 and 1, or a whole number of images")
 WIDTHS = (_widths, "whole numbers of at least 1")
 
+WORST = {"loss": "max", "accuracy": "min"}  # the mode that would keep the worst of a metric
 MATMUL_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision
 
 #: key -> (test, words); the first that matches rules. Only for classes of ours and of torch, never for a user's own.

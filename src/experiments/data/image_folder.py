@@ -10,7 +10,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,9 +79,8 @@ class ImageFolder(ImageDataModule):
         if len(self.class_names) < 2:
             raise UserError(f"{self.root / 'train'} holds one class, {self.class_names[0]}; there must be at least 2")
         self.files = {split: self._list(split) for split in ("train", "val", "test") if self._has(split)}
-        self.has_val = "val" in self.files
-        self.drawn = {"test"} - self.files.keys()  # which splits follow from the list of files
-        if not self.has_val or self.num_folds is not None:
+        self.drawn = {"val", "test"} - self.files.keys()  # which splits follow from the list of files
+        if self.num_folds is not None:
             self.drawn.add("val")
         if "test" not in self.files:
             self.files["train"], self.files["test"] = self._without(self.files["train"], test_size)
@@ -143,13 +142,14 @@ class ImageFolder(ImageDataModule):
 
     def split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the train and the validation part; the folder val, if it exists and no folds are asked for."""
-        if not self.has_val or self.num_folds is not None:
+        if "val" in self.drawn:
             return super().split(labels)
         indices = torch.arange(len(labels))
         return indices[: self.num_train], indices[self.num_train :]
 
     # ---- which files there are
 
+    @cached_property
     def fingerprint(self) -> str:
         """A digest of the files' names and sizes, in whatever folder they lie."""
         digest = hashlib.sha256()
@@ -160,7 +160,7 @@ class ImageFolder(ImageDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """With the files that the splits were drawn from."""
-        return {**super().state_dict(), "files": self.fingerprint()}
+        return {**super().state_dict(), "files": self.fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the same files.
@@ -168,7 +168,7 @@ class ImageFolder(ImageDataModule):
         Raises:
             UserError: if they are others, so that the splits are others, too.
         """
-        if state_dict.get("files") not in (None, self.fingerprint()):
+        if state_dict.get("files") not in (None, self.fingerprint):
             raise UserError(
                 f"the files in {self.root} are not those that the run began with: other images would be trained on. "
                 "Restore them, or start a new run"

@@ -22,18 +22,18 @@ def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list
 
     folder = os.path.relpath(config.hydra.sweep.dir)
     outcomes = [job.return_value for batch in batches for job in batch]
-    if not config.check:
-        print(table_of(folder), flush=True)
     failed = [outcome for outcome in outcomes if isinstance(outcome, Outcome) and outcome.error]
-    if not config.check:
+    if not config.check:  # which leaves no runs
+        print(table_of(folder), flush=True)
         print(f"look at it again: python scripts/summarize.py runs={shlex.quote(folder)}", flush=True)
+        if failed:
+            print(f"the same command with hydra.sweep.dir={shlex.quote(folder)} leaves out what is done", flush=True)
     if failed:
         listed = "\n".join(
             f"  {os.path.relpath(outcome.directory)}: {str(outcome.error).splitlines()[0]}" for outcome in failed
         )
         raise SomeFailed(
-            f"{len(failed)} of {len(outcomes)} runs failed; error.txt in each has the traceback:\n{listed}\n"
-            f"the same command with hydra.sweep.dir={shlex.quote(folder)} leaves out what is done",
+            f"{len(failed)} of {len(outcomes)} runs failed; error.txt in each has the traceback:\n{listed}",
             2 if all(outcome.mistake for outcome in failed) else 1,
         )
     return outcomes

@@ -24,6 +24,7 @@ from optuna import Study
 from optuna.samplers import BaseSampler, GridSampler, QMCSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from experiments.check.rules import WORST
 from experiments.errors import UserError
 from experiments.sweeps import space as spaces
 from experiments.sweeps.job import TRIAL, Job
@@ -85,11 +86,11 @@ class Sweep:
             raise UserError(f"hydra.sweeper.direction={self.options['direction']} must be maximize or minimize")
         if not str(self.options["metric"]).startswith("val/"):
             raise UserError(f"hydra.sweeper.metric={self.options['metric']} must be a val/ metric: sweeps never test")
-        worse = {"loss": "maximize", "accuracy": "minimize"}.get(str(self.options["metric"]).rpartition("/")[2])
-        if worse == self.options["direction"]:
-            better = "minimize" if worse == "maximize" else "maximize"
+        direction = self.options["direction"]
+        if WORST.get(self.options["metric"].rpartition("/")[2]) == direction[:3]:
+            better = "minimize" if direction == "maximize" else "maximize"
             raise UserError(
-                f"hydra.sweeper.metric={self.options['metric']} with hydra.sweeper.direction={worse} would "
+                f"hydra.sweeper.metric={self.options['metric']} with hydra.sweeper.direction={direction} would "
                 f"look for the worst: add hydra.sweeper.direction={better}"
             )
         if self.config.check:
