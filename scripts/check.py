@@ -1,4 +1,4 @@
-"""Run every check: python scripts/check.py."""
+"""Run every check of this project."""
 
 import subprocess
 import sys

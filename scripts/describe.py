@@ -1,10 +1,11 @@
-"""Describe a network without training it: python scripts/describe.py [input=[channels,side,...]] [group=choice]."""
+"""Describe a network without training it."""
 
-import os
 import sys
 
+from experiments.commands import run_script
 from experiments.composition import compose
-from experiments.errors import UserError, stop
+from experiments.config.installation import as_started
+from experiments.errors import UserError
 from experiments.imports import unwatched
 
 HELP = """\
@@ -18,13 +19,12 @@ Structure, every parameter, multiply-adds and memory; no data file is read. Take
 def main() -> None:
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        print(HELP)
+        print(as_started(HELP))
         return
     inputs = [argument for argument in arguments if argument.startswith("input=")]
     sizes = inputs[-1].removeprefix("input=").strip("[]()").replace(",", " ").split() if inputs else None
     if sizes and not all(size.isdecimal() for size in sizes):
         raise UserError(f"{inputs[-1]} must be whole numbers: channels, then sides, such as input=[1,28]")
-    sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
     config = compose(*(argument for argument in arguments if argument not in inputs))
     with unwatched():
         from experiments.describe import describe, show
@@ -33,7 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        stop(error)
+    run_script(main)

@@ -1,10 +1,8 @@
-"""Evaluate a run's best checkpoint on a test split, from its directory alone."""
+"""Evaluate a run's best network on a test split."""
 
-import os
-import sys
 from dataclasses import dataclass
 
-from experiments.errors import UserError, stop
+from experiments.commands import run_script
 from experiments.imports import unwatched
 from experiments.options import gathered, option, read
 
@@ -28,7 +26,6 @@ class Evaluate:
 
 def main() -> None:
     options = read(Evaluate)
-    sys.path.append(os.getcwd())  # where a trusted package of the user's may lie
     with unwatched():
         from experiments.evaluate import evaluate
 
@@ -46,7 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        stop(error)
+    run_script(main)

@@ -1,10 +1,8 @@
 """Export a run's best network."""
 
-import os
-import sys
 from dataclasses import dataclass
 
-from experiments.errors import UserError, stop
+from experiments.commands import run_script
 from experiments.imports import unwatched
 from experiments.options import option, read
 
@@ -26,7 +24,6 @@ class Export:
 
 def main() -> None:
     options = read(Export)
-    sys.path.append(os.getcwd())  # where a trusted package of the user's may lie
     with unwatched():
         from experiments import runs
         from experiments.export import export
@@ -36,7 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        stop(error)
+    run_script(main)

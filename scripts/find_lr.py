@@ -6,12 +6,11 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
+from experiments.commands import run_script
 from experiments.composition import compose
-from experiments.errors import UserError, stop
+from experiments.config.installation import command
 from experiments.imports import unwatched
 from experiments.options import option, read
-
-sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
 
 
 @dataclass
@@ -40,11 +39,8 @@ def main() -> None:
         fastest, lowest = find_lr(config, options.min_lr, options.max_lr, options.steps, picture)
     print(f"the loss falls fastest at a learning rate of {fastest:.2g}, and is lowest at {lowest:.2g}")
     print("no picture: it needs matplotlib (pip install matplotlib)" if picture is None else f"picture: {picture}")
-    print("next:", *["python scripts/train.py", *overrides, f"optimizer.lr={fastest:.2g}"])
+    print("next:", *[command("train"), *overrides, f"optimizer.lr={fastest:.2g}"])
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        stop(error)
+    run_script(main)

@@ -1,10 +1,9 @@
 """Classify images with a run's best network."""
 
-import os
 import sys
 from dataclasses import dataclass
 
-from experiments.errors import UserError, stop
+from experiments.commands import run_script
 from experiments.imports import unwatched
 from experiments.options import option, read
 
@@ -32,7 +31,6 @@ class Predict:
 
 def main() -> None:
     options = read(Predict)
-    sys.path.append(os.getcwd())  # where a trusted package of the user's may lie
     with unwatched():
         from experiments import runs
         from experiments.prediction import predict_files
@@ -48,7 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        stop(error)
+    run_script(main)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from experiments.errors import UserError, stop
+from experiments.commands import run_script
 from experiments.options import option, read
 
 
@@ -28,7 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        stop(error)
+    run_script(main)

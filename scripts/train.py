@@ -1,6 +1,5 @@
-"""Train a network: python scripts/train.py [group=choice] [key=value]."""
+"""Train a network."""
 
-import os
 import sys
 
 import hydra
@@ -9,17 +8,18 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.commands import refused, rehearsed
+from experiments.commands import refused, rehearsed, run_script
 from experiments.composition import hint, plain, register_resolvers
+from experiments.config.installation import CONF
 from experiments.errors import Stopped, UserError, stop
+from experiments.hydra_internals import let_hydra_start
 from experiments.imports import unwatched
 from experiments.sweeps.needs import missing_extra
 
 register_resolvers()
-sys.path.append(os.getcwd())  # model.net._target_=my_module.MyNet finds my_module.py in the current folder
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(config: DictConfig) -> None:
     with unwatched():
         from experiments.run import train  # torch and lightning take seconds: never before the config is composed
@@ -35,9 +35,10 @@ def main(config: DictConfig) -> None:
         stop(error)
 
 
-if __name__ == "__main__":
+def start() -> None:
+    let_hydra_start()
     if mistake := refused(sys.argv[1:]) or missing_extra(sys.argv[1:]):
-        stop(UserError(mistake))
+        raise UserError(mistake)
     try:
         with rehearsed(sys.argv):
             main()
@@ -48,3 +49,7 @@ if __name__ == "__main__":
         raise
     except KeyboardInterrupt:
         sys.exit("interrupted before there was anything to save")
+
+
+if __name__ == "__main__":
+    run_script(start)

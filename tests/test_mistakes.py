@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 
 import experiments
 from experiments import check, commands, signatures
-from experiments.check import looks, sources
 from experiments.composition import CONF, hint
+from experiments.config import conf_files
 from experiments.errors import UserError
 
 FAST = ("trainer.accelerator=cpu", "logger=none")
@@ -276,11 +276,12 @@ def test_rules_of_ours_are_not_put_on_a_users_own_class(here, monkeypatch):
     assert check.mistakes(config) + signatures.mistakes(config) == []
 
 
-def test_a_variable_that_a_config_refers_to_is_read(monkeypatch):
-    sources.files.cache_clear()
-    files = dict(sources.files())
-    files[CONF / "local" / "default.yaml"] = ("width: 8\nmodel: {net: {hidden_features: ['${width}']}}", {})
-    monkeypatch.setattr(looks, "files", lambda: files)
+def test_a_variable_that_a_config_refers_to_is_read(monkeypatch, tmp_path):
+    monkeypatch.setenv(conf_files.OWN_CONF, str(tmp_path))
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "default.yaml").write_text(
+        "# @package _global_\nwidth: 8\nmodel: {net: {hidden_features: ['${width}']}}"
+    )
     assert check.mistakes({**experiments.compose(), "width": 8}) == []
     assert check.mistakes({**experiments.compose(), "height": 8}) != []
 
@@ -372,7 +373,7 @@ def test_check_downloads_nothing(here, script_here):
 def test_a_file_that_is_no_yaml_is_named_with_the_place(monkeypatch, tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("optimizer:\n  betas: [0.9\n")
-    monkeypatch.setattr(commands, "CONF", tmp_path)
+    monkeypatch.setenv(conf_files.OWN_CONF, str(tmp_path))
     message = commands.refused(["model=cnn", "experiment=mine"])
     assert message.startswith(f"{tmp_path / 'experiment' / 'mine.yaml'} cannot be read as YAML: ")
     assert "line 2" in message

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from experiments.classifier import Classifier as Classifier
     from experiments.composition import compose as compose
     from experiments.prediction import predict as predict
+    from experiments.run import train as train
 
 _HOME = {
     "Classifier": "experiments.classifier",
     "compose": "experiments.composition",
     "load": "experiments.build",
     "predict": "experiments.prediction",
+    "train": "experiments.run",
 }
-__all__ = ["Classifier", "compose", "load", "predict"]
+__all__ = ["Classifier", "compose", "load", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:

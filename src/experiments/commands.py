@@ -1,12 +1,26 @@
-"""What stands around Hydra's command line: what it must not be given, and a rehearsal that leaves nothing."""
+"""What stands around a command line: how a script runs, what Hydra must not be given, a rehearsal without traces."""
 
-from collections.abc import Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
 import yaml
 
-from experiments.composition import CONF, missing_run, wrong_choice
+from experiments.composition import missing_run, wrong_choice
+from experiments.config import conf_files
+from experiments.errors import UserError, stop
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script: classes in the current folder are found, and a user's mistake is one message with exit code 2."""
+    sys.path.append(os.getcwd())
+    try:
+        conf_files.take_config_dir(sys.argv)
+        main()
+    except UserError as error:
+        stop(error)
 
 
 def refused(arguments: Sequence[str]) -> str | None:
@@ -28,9 +42,10 @@ def broken_file(arguments: Sequence[str]) -> str | None:
     """What is wrong with a chosen file of ``conf`` that is no YAML: Hydra would give a traceback."""
     chosen = [argument.lstrip("+").partition("=") for argument in arguments if "=" in argument]
     for group, _, name in [("", "", "train"), ("local", "", "default"), *chosen]:
-        path = CONF / group / f"{name}.yaml"
+        path = None
         try:
-            if (CONF / group).is_dir() and path.is_relative_to(CONF) and path.is_file():
+            path = conf_files.find(f"{group}/{name}" if group else name)
+            if path is not None:
                 yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except (OSError, ValueError, yaml.YAMLError) as error:
             return f"{path} cannot be read as YAML: {error}"
@@ -39,8 +54,9 @@ def broken_file(arguments: Sequence[str]) -> str | None:
 
 def _is_key(name: str) -> bool:
     """Whether it is a group, or a key of the whole experiment."""
-    keys = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))
-    return (CONF / name).is_dir() or (name in keys and name not in ("defaults", "hydra"))
+    experiment = conf_files.find("train")
+    keys = yaml.safe_load(experiment.read_text(encoding="utf-8")) if experiment else {}
+    return conf_files.is_group(name) or (name in keys and name not in ("defaults", "hydra"))
 
 
 @contextmanager

@@ -15,9 +15,10 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.config import conf_files
+from experiments.config.installation import CONF, command
 from experiments.errors import UserError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 SYNONYMS = {"learning_rate": "lr", "epochs": "max_epochs", "gpus": "devices"}  # what other frameworks call it
 MOST_BYTES = 4 * 2**20
 RUN_ID = "EXPERIMENTS_RUN_ID"
@@ -122,7 +123,7 @@ def wrong_choice(arguments: Sequence[str]) -> str | None:
             return f"{argument}: a multirun needs one. Leave it out for the default, or choose by {group}=<name>"
         if not equals or not re.fullmatch(r"\w+(/\w+)*", group):
             continue
-        choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        choices = conf_files.choices(group)
         if not choices and not group.startswith("hydra/"):
             continue
         if _NO_NAME.fullmatch(value.strip()) or ("[" in value and not _lists_names(argument)):
@@ -196,6 +197,7 @@ def job_label() -> str | None:
 
 def register_resolvers() -> None:
     """Make the functions above known to configs, such as ``${run_folder:name,resume}``."""
+    OmegaConf.register_new_resolver("command", command, replace=True)
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
     OmegaConf.register_new_resolver("hydra_folder", hydra_folder, replace=True)
@@ -211,6 +213,7 @@ def compose(*overrides: str) -> dict[str, Any]:
         UserError: if an override names an unknown group, choice or key; the message lists them.
     """
     register_resolvers()
+    conf_files.report_replaced()
     _OWN.clear()  # every composed config is another run's
     if mistake := wrong_choice(overrides):
         raise UserError(mistake)
@@ -259,7 +262,7 @@ def hint(error: Exception, overrides: Sequence[str]) -> str:
     message = str(error)
     if choice := re.search(r"Could not find '([\w/]+)/([^'/]+)'", message):
         group, wrong = choice.groups()
-        return "\n" + did_you_mean(wrong, [path.stem for path in (CONF / group).glob("*.yaml")]).strip()
+        return "\n" + did_you_mean(wrong, conf_files.choices(group)).strip()
     if re.search("missing EQUAL|NoViableAlt|no viable alternative|mismatched input|extraneous input", message):
         return (
             "\nAn override is key=value in one piece: no space around =, quotes around a value with commas or spaces"
@@ -267,7 +270,7 @@ def hint(error: Exception, overrides: Sequence[str]) -> str:
     if not (key := re.search(r"Could not (?:override|append to|delete)[^']*'([^']+)'", message)):
         return ""
     wrong = key[1].replace("/", ".")
-    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    groups = conf_files.groups()
     own = wrong.partition("@")[2].partition(".")[0]  # model@experiment.model: a file's defaults stay in its own group
     if own in groups:
         return f"\nDoes conf/{own}/ have a file without the line  # @package _global_  ?"

@@ -10,6 +10,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composition import did_you_mean
+from experiments.config.installation import as_started
 from experiments.errors import UserError
 
 Schema = TypeVar("Schema")
@@ -37,7 +38,7 @@ def read(schema: type[Schema], arguments: list[str] | None = None) -> Schema:
     arguments = sys.argv[1:] if arguments is None else arguments
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     if {"-h", "--help"} & set(arguments):
-        print(f"{inspect.cleandoc(schema.__doc__ or '')}\n\nOptions, as key=value:")
+        print(f"{as_started(inspect.cleandoc(schema.__doc__ or ''))}\n\nOptions, as key=value:")
         for name, field in fields.items():
             optional = field.default not in (MISSING, None, dataclasses.MISSING)
             default = f" (default: {field.default})" if optional else ""

@@ -12,7 +12,8 @@ from typing import Any
 from lightning import LightningDataModule
 
 from experiments import check, checkpoints, runs
-from experiments.composition import CONF, relocated
+from experiments.composition import relocated
+from experiments.config import conf_files
 from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.trust import check_config, keep_inside
@@ -201,7 +202,7 @@ def _plans_steps(config: Mapping[str, Any]) -> bool:
 def _typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     """The parts of the config that overrides touch; a recipe (``experiment=``, ``debug=``) may touch every part."""
     names = [override.partition("=")[0].lstrip("+~").partition("@")[0].replace("/", ".") for override in overrides]
-    if any(name not in config and (CONF / name).is_dir() for name in names):
+    if any(name not in config and conf_files.is_group(name) for name in names):
         return [name for name in config if name not in _OWN_KEYS]
     return [name for name in names if name.partition(".")[0] in config and name not in _OWN_KEYS]
 

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shlex
+import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from experiments import check, checkpoints, loggers, memory, resume, runs, signa
 from experiments.build import Experiment, build, check_accelerator
 from experiments.callbacks import History, Pruning, Report, Stopwatch
 from experiments.callbacks.report import find
+from experiments.config.installation import command
 from experiments.errors import Stopped, UserError
 from experiments.runs import is_first_rank
 from experiments.sweeps import job
@@ -55,6 +57,16 @@ def prepare_process() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
 
 
+def show_messages() -> None:
+    """Print what runs say where nobody has set up logging, as in a notebook."""
+    ours = logging.getLogger("experiments")
+    if not logging.getLogger().handlers and not ours.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)
+
+
 def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Run a composed config to its end and leave a run directory; return what ``summary.json`` says.
 
@@ -69,6 +81,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
     """
     check.require(check.mistakes(config, overrides))
     prepare_process()
+    show_messages()
     if config["check"]:
         from experiments.rehearsal import rehearse
 
@@ -82,7 +95,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
                 log.info("the run in %s is finished: nothing to resume", shown(run_dir))
                 summary = runs.read_summary(run_dir) or {}
                 if going_on.to_test:
-                    log.info("to measure it on the test split: python scripts/evaluate.py run=%s", shown(run_dir))
+                    log.info("to measure it on the test split: %s run=%s", command("evaluate"), shown(run_dir))
                 return summary
             config = going_on.config
             if tensorboard := (config["logger"] or {}).get("tensorboard"):
@@ -104,7 +117,7 @@ def train(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
         except Stopped as stopped:
             if not is_first_rank():  # the first rank speaks for all; another's exit code would kill it
                 raise SystemExit(0) from None
-            log.warning("%s; go on with: python scripts/train.py resume=%s", stopped, shown(run_dir))
+            log.warning("%s; go on with: %s resume=%s", stopped, command("train"), shown(run_dir))
             raise
         except Exception as error:
             error = explained(error, config)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ from omegaconf import OmegaConf
 
 from experiments import composition
 from experiments.checkpoints import write_atomically
-from experiments.composition import CONF, MOST_BYTES, lock
+from experiments.composition import MOST_BYTES, lock
+from experiments.config.installation import CHECKOUT, DISTRIBUTION
 from experiments.errors import UserError
 from experiments.secrecy import redacted
 
 PACKAGES = (
+    DISTRIBUTION,
     "torch",
     "torchvision",
     "lightning",
@@ -76,10 +78,10 @@ def start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[str]) ->
         raise UserError(f"{run_dir} holds a run: go on with it by resume={run_dir}, or name another folder")
     run_dir.mkdir(parents=True, exist_ok=True)
     reopen(run_dir)
-    git, diff = git_state(CONF.parent)
+    git, diff = git_state(CHECKOUT or Path.cwd())
     environment = {
         "command": [sys.executable, *map(redacted, sys.argv)],
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),

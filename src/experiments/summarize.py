@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from experiments.composition import is_locked
+from experiments.config.installation import command, install_command
 from experiments.errors import UserError
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def shown(value: Any) -> str:
 def repeat(run: Run) -> str:
     """The command that makes a run again, and tests it."""
     kept = (item for item in run.overrides if item != "test=false" and split(item)[0] != "resume")
-    return shlex.join(["python", "scripts/train.py", *kept])
+    return f"{command('train')} {shlex.join(kept)}"
 
 
 def table_of(folder: str | Path, metric: str = "val/accuracy") -> str:
@@ -298,7 +299,7 @@ def summarize(
         if can_draw():
             say(f"pictures: {', '.join(str(path) for path in draw(runs, weights, metric, minimize, Path(output)))}")
         else:
-            say('no pictures: they need matplotlib (pip install -e ".[plot]")')
+            say(f"no pictures: they need matplotlib ({install_command('plot')})")
     return runs
 
 

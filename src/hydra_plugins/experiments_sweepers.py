@@ -1,19 +1,35 @@
-"""What Hydra finds of this project's sweepers. It imports this at every start, so the logic waits elsewhere.
+"""What Hydra finds of this project: its sweepers, and a user's own conf folder.
 
-There is no ``__init__.py`` beside this file: ``hydra_plugins`` is a namespace that all plugins share.
+It imports this at every start, so the logic waits elsewhere. There is no ``__init__.py`` beside this file:
+``hydra_plugins`` is a namespace that all plugins share.
 """
 
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from experiments.composition import register_resolvers
+from experiments.config import conf_files
+from experiments.config.installation import CONF
 
 # A launcher's processes compose their configs by themselves, and import this module before they do.
 register_resolvers()
+
+
+class OwnConf(SearchPathPlugin):
+    """Puts a user's own conf folder before this project's; other Hydra programs stay as they are."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Prepend it: of two files of one name, Hydra takes the first."""
+        is_ours = any((entry.path or "").removeprefix("file://") == str(CONF) for entry in search_path.get_path())
+        own = conf_files.own_folder() if is_ours else None
+        if own is not None:
+            search_path.prepend("own-conf", f"file://{own}")
 
 
 class GridSweeper(BasicSweeper):

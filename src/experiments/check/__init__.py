@@ -14,6 +14,7 @@ from experiments import secrecy
 from experiments.check.looks import Config, combinations, files_and_folders, section, shown, targets, values
 from experiments.check.sources import place
 from experiments.composition import job_values
+from experiments.config import conf_files
 from experiments.errors import UserError, stop
 
 __all__ = ["Gate", "mistakes", "place", "require", "said", "section", "shown", "targets"]
@@ -84,6 +85,7 @@ class Gate(Callback):
 
     def _end_over(self, configs: Mapping[str, DictConfig]) -> None:
         try:
+            conf_files.report_replaced()
             faults: dict[str, str] = {}  # a mistake, and the point of the grid where it is seen first
             for point, config in configs.items():
                 typed = list(config.hydra.overrides.task)

@@ -8,7 +8,8 @@ from typing import Any
 
 from experiments.check.rules import WORST, of_other_kind, ruled
 from experiments.check.sources import defaults, files
-from experiments.composition import CONF, did_you_mean
+from experiments.composition import did_you_mean
+from experiments.config import conf_files
 
 Config = Mapping[str, Any]
 OURS = ("experiments.", "torch.", "torchmetrics.", "lightning.")
@@ -51,12 +52,12 @@ def targets(config: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def values(config: Config) -> Iterator[tuple[str, Any, str]]:
     """Keys that nothing reads or that are missing, and values that cannot be what they stand for."""
-    known, every = files()[CONF / "train.yaml"][1], "\n".join(text for text, _ in files().values())
+    known, every = files()["train.yaml"].content, "\n".join(file.text for file in files().values())
     keys = [key for key in (*known, *GROUPS, "augment") if key not in ("defaults", "hydra")]
     for key, value in config.items():
         if key not in keys and not re.search(rf"\$\{{{re.escape(key)}\b", every):
             unplaced = f" Does a file of conf/{key}/ lack the line  # @package _global_  ?"
-            near = did_you_mean(key, keys) or (unplaced if (CONF / key).is_dir() else "")
+            near = did_you_mean(key, keys) or (unplaced if conf_files.is_group(key) else "")
             yield key, value, f"is a key that nothing reads.{near}"
         elif key in known and (kind := of_other_kind(key, value, known[key])):
             yield key, value, f"must be {kind}"
@@ -101,7 +102,7 @@ def values(config: Config) -> Iterator[tuple[str, Any, str]]:
 
 
 def _choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem != "custom")
+    return [choice for choice in conf_files.choices(group) if choice != "custom"]
 
 
 def _at(config: Any, name: str) -> Any:

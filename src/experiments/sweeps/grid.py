@@ -8,6 +8,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
+from experiments.config.installation import command
 from experiments.sweeps.job import Outcome
 from experiments.sweeps.launching import SomeFailed
 
@@ -25,7 +26,7 @@ def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list
     failed = [outcome for outcome in outcomes if isinstance(outcome, Outcome) and outcome.error]
     if not config.check:  # which leaves no runs
         print(table_of(folder), flush=True)
-        print(f"look at it again: python scripts/summarize.py runs={shlex.quote(folder)}", flush=True)
+        print(f"look at it again: {command('summarize')} runs={shlex.quote(folder)}", flush=True)
         if failed:
             print(f"the same command with hydra.sweep.dir={shlex.quote(folder)} leaves out what is done", flush=True)
     if failed:

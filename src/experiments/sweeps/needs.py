@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
 
+from experiments.config.installation import install_command
+
 EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 
 
@@ -12,7 +14,7 @@ def missing_extra(arguments: Sequence[str]) -> str | None:
     chosen = dict(argument.partition("=")[::2] for argument in arguments)
     launcher = EXTRAS.get(chosen.get("hydra/launcher", ""))
     if launcher and not installed(f"hydra_plugins.hydra_{launcher}_launcher"):
-        return f'hydra/launcher={chosen["hydra/launcher"]} needs a package more: pip install -e ".[{launcher}]"'
+        return f"hydra/launcher={chosen['hydra/launcher']} needs a package more: {install_command(launcher)}"
     if chosen.get("hydra/sweeper") == "optuna" or chosen.get("sweep", "null") != "null":
         return unfit_optuna()
     return None
@@ -28,7 +30,7 @@ def unfit_optuna() -> str | None:
     version = metadata.version("optuna") if installed("optuna") else None
     if version is None or int(version.partition(".")[0]) != 5:
         found = f"optuna {version} is installed" if version else "there is no optuna"
-        return f'sweeps need Optuna 5, and {found}: pip install -e ".[sweep]"'
+        return f"sweeps need Optuna 5, and {found}: {install_command('sweep')}"
     return None
 
 

@@ -25,6 +25,7 @@ from optuna.samplers import BaseSampler, GridSampler, QMCSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from experiments.check.rules import WORST
+from experiments.config.installation import command
 from experiments.errors import UserError
 from experiments.sweeps import space as spaces
 from experiments.sweeps.job import TRIAL, Job
@@ -258,13 +259,13 @@ class Sweep:
             first = next((trial.user_attrs[ERROR] for trial in study.trials if ERROR in trial.user_attrs), "")
             raise NothingFinished(f"no trial finished; the first one failed with: {first}")
         values = spaces.as_overrides(winner.params)
-        again = shlex.join(["python", os.path.relpath(sys.argv[0]), *self.fixed, *values])
+        again = f"{command('train')} {shlex.join([*self.fixed, *values])}"
         folder, storage = (shlex.quote(one) for one in (os.path.relpath(self.folder), shown(self.shared.address)))
         print(
             f"best {self.shared.metric}: {winner.value:.6g} by trial {winner.number}",
             *(f"  {value}" for value in values),
             f"train and test it: {again}",
-            f"look at all of them: python scripts/summarize.py runs={folder}",
+            f"look at all of them: {command('summarize')} runs={folder}",
             f"or in a browser (pip install optuna-dashboard): optuna-dashboard {storage}",
             sep="\n",
             flush=True,
@@ -337,7 +338,7 @@ def command_again(folder: Path, storage: str | None) -> str:
     """What was typed, with the sweep's directory where that is what finds the study."""
     typed = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
     where = [] if storage else [f"hydra.sweep.dir={spaces.quoted(os.path.relpath(folder))}"]
-    return shlex.join(["python", os.path.relpath(sys.argv[0]), *typed, *where])
+    return f"{command('train')} {shlex.join([*typed, *where])}"
 
 
 def clock(seconds: float) -> str:

@@ -1,0 +1,97 @@
+"""The YAML files there are to choose from: the package's, and a user's own that add to them or replace them."""
+
+import os
+import sys
+from collections.abc import MutableSequence
+from functools import lru_cache
+from pathlib import Path
+
+from experiments.config.installation import CONF
+from experiments.errors import UserError
+
+OWN_CONF = "EXPERIMENTS_CONF"  # an environment variable; what --config-dir sets
+
+
+def own_folder() -> Path | None:
+    """Return the user's own conf folder: ``EXPERIMENTS_CONF``, or ``conf`` beside the program that was started.
+
+    Raises:
+        UserError: if ``EXPERIMENTS_CONF`` names no folder.
+    """
+    if named := os.environ.get(OWN_CONF):
+        folder = Path(named).expanduser().absolute()
+        if not folder.is_dir():
+            raise UserError(
+                f"--config-dir (or {OWN_CONF}): there is no folder {named}. Name one with files like conf's"
+            )
+        return folder
+    program = getattr(sys.modules.get("__main__"), "__file__", None)
+    if program is None:  # a notebook
+        return None
+    folder = Path(program).resolve().parent / "conf"
+    return folder if folder.is_dir() and folder != CONF else None
+
+
+def take_config_dir(arguments: MutableSequence[str]) -> None:
+    """Take ``--config-dir`` out of a command line and into the environment, where child processes find it too."""
+    for position, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in ("--config-dir", "-cd"):
+            if not equals and position + 1 == len(arguments):
+                raise UserError(f"{option} must name a folder: {option} my_conf")
+            os.environ[OWN_CONF] = str(Path(value if equals else arguments[position + 1]).expanduser().absolute())
+            del arguments[position : position + (1 if equals else 2)]
+            own_folder()
+            return
+
+
+def folders() -> list[Path]:
+    """Return the folders with YAML files, those that rule first."""
+    own = own_folder()
+    return [CONF] if own is None else [own, CONF]
+
+
+def find(name: str) -> Path | None:
+    """Return the file that a name such as ``model/mlp`` stands for."""
+    for folder in folders():
+        path = folder / f"{name}.yaml"
+        if ".." not in path.parts and path.is_relative_to(folder) and path.is_file():
+            return path
+    return None
+
+
+def every_file() -> dict[str, Path]:
+    """Return all files, by their names such as ``model/mlp.yaml``."""
+    return {
+        path.relative_to(folder).as_posix(): path
+        for folder in reversed(folders())
+        for path in sorted(folder.rglob("*.yaml"))
+    }
+
+
+def is_group(name: str) -> bool:
+    """Whether there is a folder of this name to choose from."""
+    return any((folder / name).is_dir() for folder in folders())
+
+
+def groups() -> list[str]:
+    """Return the names of the folders to choose from."""
+    return sorted({path.name for folder in folders() for path in folder.iterdir() if path.is_dir()})
+
+
+def choices(group: str) -> list[str]:
+    """Return the choices of a group."""
+    return sorted({path.stem for folder in folders() for path in (folder / group).glob("*.yaml")})
+
+
+def report_replaced() -> None:
+    """Name, once a process and on standard error, every file of the package's that a user's own one replaces."""
+    _report_replaced(own_folder())
+
+
+@lru_cache
+def _report_replaced(own: Path | None) -> None:
+    for path in sorted(own.rglob("*.yaml") if own else ()):
+        name = path.relative_to(own or path)
+        if (CONF / name).is_file():
+            print(f"{path} replaces conf/{name.as_posix()} of the package", file=sys.stderr)

@@ -1,0 +1,58 @@
+"""Where this project lies, how it was started, and what a user types to start or install more of it."""
+
+import os
+import re
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+DISTRIBUTION = "experiments"
+STARTED_AS = "EXPERIMENTS_STARTED_AS"  # the command that this process, or the one that started it, began with
+
+
+def checkout_of(package: Path) -> Path | None:
+    """The checkout that a package is part of; None for one that was installed from a wheel."""
+    root = package.parents[1]
+    return root if package.parent.name == "src" and (root / "conf" / "train.yaml").is_file() else None
+
+
+CHECKOUT = checkout_of(PACKAGE)
+CONF = (CHECKOUT or PACKAGE) / "conf"
+SCRIPTS = (CHECKOUT or PACKAGE) / "scripts"
+
+
+def command(name: str) -> str:
+    """Return what starts a script of this project in the way that the running process was started.
+
+    ``python scripts/<name>.py``, with the folder as it was typed; ``experiments <name>``; either of them behind
+    ``uv run``. From a notebook or a user's own program: the script of a checkout, or else the installed command.
+    """
+    started_as = os.environ.get(STARTED_AS)
+    if started_as is None and (CHECKOUT or Path(sys.argv[0]).resolve().parent == SCRIPTS):
+        folder = Path(sys.argv[0]).parent if Path(sys.argv[0]).resolve().parent == SCRIPTS else SCRIPTS
+        script = shlex.quote(str(folder / f"{name}.py"))
+        return f"uv run {script}" if _under_uv() else f"python {script}"
+    started_as = started_as or DISTRIBUTION
+    return f"uv run {started_as} {name}" if _under_uv() else f"{started_as} {name}"
+
+
+def as_started(text: str) -> str:
+    """Return a text in which every ``python scripts/<name>.py`` is what ``command`` gives."""
+    return re.sub(r"python scripts/(\w+)\.py", lambda match: command(match[1]), text)
+
+
+def install_command(extra: str) -> str:
+    """Return what installs one of this project's extras beside it."""
+    if CHECKOUT is not None:
+        return f"uv sync --inexact --extra {extra}" if _under_uv() else f'pip install -e ".[{extra}]"'
+    wanted = re.compile(rf"extra\s*==\s*['\"]{extra}['\"]")
+    declared = metadata.requires(DISTRIBUTION) or ()
+    requirements = [one.partition(";")[0].strip() for one in declared if wanted.search(one)]
+    quoted = " ".join(f'"{one}"' if re.search(r"[<>=!~\[ ]", one) else one for one in requirements)
+    return f"{'uv ' if _under_uv() else ''}pip install {quoted}"
+
+
+def _under_uv() -> bool:
+    return "UV_RUN_RECURSION_DEPTH" in os.environ
