@@ -118,6 +118,10 @@ def test_hydras_plugins_stay_a_namespace_and_their_stub_imports_nothing_but_hydr
     assert own("\n".join(ast.unparse(node) for node in top_level)) == {
         "experiments.composition",
         "experiments.composition.register_resolvers",
+        "experiments.config",
+        "experiments.config.conf_files",
+        "experiments.config.installation",
+        "experiments.config.installation.CONF",
     }
     assert {name.partition(".")[0] for name in heads} == {"typing", "hydra", "omegaconf", "experiments"}
 

@@ -5,6 +5,7 @@ import experiments
 from experiments.errors import UserError
 from experiments.find_lr import find_lr
 from experiments.sweeps.drawing import can_draw
+from tests.conftest import ROOT
 
 
 def test_it_finds_a_rate_at_which_a_network_learns(tmp_path):
@@ -45,9 +46,8 @@ def test_the_script_prints_what_to_type_next(script, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
-    assert lines[-1].startswith(
-        "next: python scripts/train.py model=mlp trainer.accelerator=cpu optimizer=sgd optimizer.lr="
-    )
+    train = f"python {ROOT / 'scripts' / 'train.py'}"
+    assert lines[-1].startswith(f"next: {train} model=mlp trainer.accelerator=cpu optimizer=sgd optimizer.lr=")
     assert {path.name for path in tmp_path.iterdir()} <= {"loss.png"}
     process = script("find_lr", "model=mpl")
     assert process.returncode == 2

@@ -9,6 +9,7 @@ import statistics
 import pytest
 
 from experiments import summarize as summaries
+from experiments.config.installation import command
 from experiments.errors import UserError
 from experiments.summarize import over_seeds, ranked, repeat, rows, runs_in, summarize, table_of
 from tests.sweeps.conftest import LR, SMALL, multirun  # noqa: F401  # a fixture
@@ -70,7 +71,7 @@ def test_choices_that_nobody_noted_and_parts_that_are_off_do_not_widen_the_table
     runs = {run.name: run for run in runs_in(folder)}
     assert runs["auto"].varied["model"] == "cnn"
     assert [runs[name].varied["callbacks.graph"] for name in ("auto", "off")] == [None, "null"]
-    assert repeat(runs["auto"]) == "python scripts/train.py model=cnn"
+    assert repeat(runs["auto"]) == f"{command('train')} model=cnn"
 
 
 def test_a_seed_that_was_repeated_counts_once(folder):
@@ -99,9 +100,7 @@ def test_csv_markdown_and_text_say_the_same(folder, tmp_path, capsys):
     assert markdown[0].startswith("| run | status | val/accuracy |")
     assert markdown[2].startswith("| 0.2-2 | finished | 0.922 |")
     printed = capsys.readouterr().out
-    assert (
-        "the best again, with test: python scripts/train.py optimizer.lr=0.2 seed=2 trainer.max_epochs=3" in printed
-    )
+    assert f"the best again, with test: {command('train')} optimizer.lr=0.2 seed=2 trainer.max_epochs=3" in printed
     pytest.importorskip("matplotlib")
     for name in ("history", "slice"):
         assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

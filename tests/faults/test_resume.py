@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import experiments
+from experiments.config.installation import command
 from experiments.errors import UserError
 from experiments.evaluate import evaluate
 from experiments.run import train
@@ -143,7 +144,7 @@ def test_a_signal_saves_stops_with_its_code_and_resumes_exactly(nursery, truths,
     assert nursery.wait(nursery.start(run, *at(moment, number, run))) == 128 + number
     printed = nursery.output(run).read_text()
     assert f"{name}: saving a checkpoint after this step" in printed
-    assert f"python scripts/train.py resume={run}" in printed
+    assert f"{command('train')} resume={run}" in printed
     assert not (run / "summary.json").exists()
     assert_equal_runs(run, truth, nursery.finish(run, "trust=[tests]"), truth_summary)
 
@@ -293,7 +294,7 @@ def test_what_fails_before_it_goes_on_leaves_a_run_as_it_was(nursery, tmp_path):
     assert nursery.wait(nursery.start(run, *longer)) == 2
     assert (run / "summary.json").read_bytes() == before
     nursery.finish(run, *short, "test=true")
-    assert "to measure it on the test split: python scripts/evaluate.py run=" in nursery.output(run).read_text()
+    assert f"to measure it on the test split: {command('evaluate')} run=" in nursery.output(run).read_text()
 
 
 def test_a_planned_schedule_does_not_go_on_with_more_processes(nursery, tmp_path):

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 
+from experiments.config.installation import command
 from experiments.sweeps.launching import SomeFailed
 from tests.sweeps.conftest import SMALL, numbers, statuses
 
@@ -31,7 +32,7 @@ def test_the_table_at_the_end_has_every_run_the_best_first(multirun, capsys, tmp
     assert lines[header].endswith("optimizer.momentum_decay")
     assert lines[header + 1].split()[:2] == [best, "finished"]
     assert lines[header + 3].split()[:2] == ["0", "failed"]
-    assert "look at it again: python scripts/summarize.py runs=grid" in lines
+    assert f"look at it again: {command('summarize')} runs=grid" in lines
 
 
 def test_a_grid_that_goes_well_ends_well(multirun):

@@ -8,6 +8,7 @@ import pytest
 
 import experiments
 from experiments.composition import CONF
+from experiments.config.installation import command
 from experiments.run import train
 from experiments.sweeps import sweeper
 from experiments.sweeps.launching import Mistake, NothingFinished
@@ -63,12 +64,10 @@ def test_the_last_lines_say_what_is_best_and_the_command_makes_it_again_and_test
     assert f"best val/accuracy: {study.best_value:.6g} by trial {study.best_trial.number}" in lines
     for name, value in study.best_params.items():
         assert f"  {name}={value}" in lines
-    assert "look at all of them: python scripts/summarize.py runs=sweep" in lines
+    assert f"look at all of them: {command('summarize')} runs=sweep" in lines
     assert any(line.endswith("optuna-dashboard sweep/study.journal") for line in lines)
-    (command,) = [
-        line.removeprefix("train and test it: ") for line in lines if line.startswith("train and test it: ")
-    ]
-    overrides = shlex.split(command)[2:]
+    (again,) = [line.removeprefix("train and test it: ") for line in lines if line.startswith("train and test it: ")]
+    overrides = shlex.split(again)[2:]
     summary = train(experiments.compose(*overrides, f"run_dir={tmp_path / 'again'}"), overrides)
     assert summary["val/accuracy"] == pytest.approx(study.best_value)
     assert 0 <= summary["test/accuracy"] <= 1
