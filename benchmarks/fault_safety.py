@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 
-from experiments.run import prepare_process
+from experiments.training.process import prepare_process
 
 prepare_process()
 
@@ -19,7 +19,7 @@ from compare import compare  # noqa: E402
 from random_mnist import RandomMNIST  # noqa: E402
 
 import experiments  # noqa: E402
-from experiments.build import build  # noqa: E402
+from experiments.training.build import build  # noqa: E402
 
 ROOT = next((argument.removeprefix("root=") for argument in sys.argv if argument.startswith("root=")), None)
 EPOCHS = 3

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError, stop
-from experiments.options import option, read
+from experiments.config.options import option, read
 
 
 @dataclass
@@ -43,8 +43,9 @@ def project(root: str, *overrides: str, repeat: int = 1, callbacks: Any = ()) ->
     from torch.utils.data import TensorDataset
 
     import experiments
-    from experiments.build import build
-    from experiments.run import fit_and_test, prepare_process
+    from experiments.training.build import build
+    from experiments.training.run import fit_and_test
+    from experiments.training.process import prepare_process
 
     prepare_process()
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from experiments.errors import UserError, stop
-from experiments.options import option, read
+from experiments.config.options import option, read
 
 
 @dataclass
@@ -102,7 +102,9 @@ def augmentation(options: Loading) -> dict[str, dict[str, float]]:
     from torch.nn import functional
     from torchvision.transforms import v2
 
-    from experiments.data.augment import Affine, Crop, Cutmix, Cutout, Elastic, Flip, Mixup
+    from experiments.data.augmentation.warps import Affine, Elastic
+    from experiments.data.augmentation.shifts import Crop, Flip
+    from experiments.data.augmentation.mixing import Cutmix, Cutout, Mixup
     from experiments.nets import MLP
 
     torch.manual_seed(0)
@@ -159,7 +161,7 @@ def main() -> None:
     options = read(Loading)
     import torch
 
-    from experiments.run import prepare_process
+    from experiments.training.process import prepare_process
 
     prepare_process()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")

@@ -24,11 +24,11 @@ from typing import Any
 from filelock import FileLock
 from rich.progress import track
 
-from experiments.checkpoints import write_atomically
-from experiments.composition import compose
+from experiments.runs.files import write_atomically
+from experiments.config.compose import compose
 from experiments.errors import UserError, stop
-from experiments.options import option, read
-from experiments.runs import read_summary
+from experiments.config.options import option, read
+from experiments.runs.run_directory import read_summary
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {
@@ -138,7 +138,7 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
-def reached(known: Mapping[str, Any]) -> tuple[str, str]:
+def collect_results(known: Mapping[str, Any]) -> tuple[str, str]:
     """Mean and standard deviation over seeds, and the best seed, in percent."""
     values = [seed["test/accuracy"] for seed in known["seeds"].values()]
     deviation = f" ± {percent(statistics.stdev(values))}" if len(values) > 1 else ""
@@ -153,7 +153,7 @@ def duration(known: Mapping[str, Any]) -> str:
 
 def in_words(known: Mapping[str, Any]) -> str:
     """What a recipe's header says of its result."""
-    mean, best = reached(known)
+    mean, best = collect_results(known)
     return (
         f"{mean} on the test images, best {best} (seeds {', '.join(known['seeds'])}); "
         f"{duration(known)} of training on {known['device']}"
@@ -162,7 +162,7 @@ def in_words(known: Mapping[str, Any]) -> str:
 
 def row(name: str, known: Mapping[str, Any]) -> str:
     """A row of the README's table."""
-    mean, best = reached(known)
+    mean, best = collect_results(known)
     what = RECIPES.get(name) or "one of each: " + ", ".join(f"`{member}`" for member in ENSEMBLES[name])
     return f"| `{name}` | {what} | {known['parameters']:,} | {mean} | {best} | {duration(known)} |\n"
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 
-from experiments.run import prepare_process
+from experiments.training.process import prepare_process
 
 prepare_process()
 
@@ -20,8 +20,8 @@ from compare import compare  # noqa: E402
 from random_mnist import RandomMNIST  # noqa: E402
 
 import experiments  # noqa: E402
-from experiments.build import build  # noqa: E402
-from experiments.run import fit_and_test  # noqa: E402
+from experiments.training.build import build  # noqa: E402
+from experiments.training.run import fit_and_test  # noqa: E402
 
 TYPED = dict(argument.split("=", 1) for argument in sys.argv[1:])
 EPOCHS = int(TYPED.get("epochs", 5))

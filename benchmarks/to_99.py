@@ -13,7 +13,7 @@ from compare import compare
 from training import Training, by_hand, project, torchvision_loaders
 
 from experiments.errors import UserError, stop
-from experiments.options import option, read
+from experiments.config.options import option, read
 
 
 @dataclass

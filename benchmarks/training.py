@@ -26,7 +26,7 @@ from typing import Any
 from compare import compare
 
 from experiments.errors import UserError, stop
-from experiments.options import option, read
+from experiments.config.options import option, read
 
 MEAN, STD = 0.1307, 0.3081
 
@@ -118,7 +118,8 @@ def by_hand(
 
 def project(options: Training, net_name: str, batch_size: int, *overrides: str) -> Callable[[], float]:
     import experiments
-    from experiments.run import prepare_process, train
+    from experiments.training.process import prepare_process
+    from experiments.training.run import train
 
     prepare_process()
     typed = [

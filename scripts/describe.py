@@ -2,11 +2,10 @@
 
 import sys
 
-from experiments.commands import run_script
-from experiments.composition import compose
+from experiments.config.command_line import run_script, without_garbage_collection
+from experiments.config.compose import compose
 from experiments.config.installation import as_started
 from experiments.errors import UserError
-from experiments.imports import unwatched
 
 HELP = """\
 Describe a network without training it: python scripts/describe.py model=cnn data=mnist
@@ -26,8 +25,8 @@ def main() -> None:
     if sizes and not all(size.isdecimal() for size in sizes):
         raise UserError(f"{inputs[-1]} must be whole numbers: channels, then sides, such as input=[1,28]")
     config = compose(*(argument for argument in arguments if argument not in inputs))
-    with unwatched():
-        from experiments.describe import describe, show
+    with without_garbage_collection():
+        from experiments.inference.describe import describe, show
 
     show(describe(config, None if sizes is None else [int(size) for size in sizes]))
 

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from experiments.commands import run_script
-from experiments.imports import unwatched
-from experiments.options import gathered, option, read
+from experiments.config.command_line import run_script, without_garbage_collection
+from experiments.config.options import gathered, option, read
 
 
 @dataclass
@@ -26,8 +25,8 @@ class Evaluate:
 
 def main() -> None:
     options = read(Evaluate)
-    with unwatched():
-        from experiments.evaluate import evaluate
+    with without_garbage_collection():
+        from experiments.inference.evaluate import evaluate
 
     results = evaluate(
         options.run,

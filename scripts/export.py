@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from experiments.commands import run_script
-from experiments.imports import unwatched
-from experiments.options import option, read
+from experiments.config.command_line import run_script, without_garbage_collection
+from experiments.config.options import option, read
 
 
 @dataclass
@@ -24,11 +23,11 @@ class Export:
 
 def main() -> None:
     options = read(Export)
-    with unwatched():
-        from experiments import runs
-        from experiments.export import export
+    with without_garbage_collection():
+        from experiments.inference.export import export
+        from experiments.runs.run_directory import checkpoint_of
 
-    checkpoint = runs.checkpoint_of(options.run, options.checkpoint)
+    checkpoint = checkpoint_of(options.run, options.checkpoint)
     print(f"written: {export(checkpoint, options.format, options.output, options.trust)}")
 
 

@@ -6,11 +6,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 
-from experiments.commands import run_script
-from experiments.composition import compose
+from experiments.config.command_line import run_script, without_garbage_collection
+from experiments.config.compose import compose
 from experiments.config.installation import command
-from experiments.imports import unwatched
-from experiments.options import option, read
+from experiments.config.options import option, read
 
 
 @dataclass
@@ -31,9 +30,9 @@ def main() -> None:
     options = read(FindLR, [argument for argument in sys.argv[1:] if argument not in overrides])
     with tempfile.TemporaryDirectory() as folder:
         config = compose(*overrides, f"run_dir={folder}")
-        with unwatched():
-            from experiments.find_lr import find_lr
-            from experiments.sweeps.drawing import can_draw
+        with without_garbage_collection():
+            from experiments.sweeps.summary.pictures import can_draw
+            from experiments.training.find_lr import find_lr
 
         picture = options.picture if can_draw() else None
         fastest, lowest = find_lr(config, options.min_lr, options.max_lr, options.steps, picture)

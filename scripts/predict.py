@@ -3,9 +3,8 @@
 import sys
 from dataclasses import dataclass
 
-from experiments.commands import run_script
-from experiments.imports import unwatched
-from experiments.options import option, read
+from experiments.config.command_line import run_script, without_garbage_collection
+from experiments.config.options import option, read
 
 SOME_FAILED = 3
 
@@ -31,11 +30,11 @@ class Predict:
 
 def main() -> None:
     options = read(Predict)
-    with unwatched():
-        from experiments import runs
-        from experiments.prediction import predict_files
+    with without_garbage_collection():
+        from experiments.inference.predict import predict_files
+        from experiments.runs.run_directory import checkpoint_of
 
-    path = runs.checkpoint_of(options.run, options.checkpoint)
+    path = checkpoint_of(options.run, options.checkpoint)
     done, failed = predict_files(
         path, options.images, options.output, options.invert, options.accelerator, options.trust
     )

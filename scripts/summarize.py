@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from experiments.commands import run_script
-from experiments.options import option, read
+from experiments.config.command_line import run_script
+from experiments.config.options import option, read
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Summarize:
 
 def main() -> None:
     options = read(Summarize)
-    from experiments.summarize import summarize
+    from experiments.sweeps.summary.summarize import summarize
 
     summarize(options.runs, options.metric, options.output, options.storage)
 

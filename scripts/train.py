@@ -1,6 +1,8 @@
 """Train a network."""
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -8,25 +10,33 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.commands import refused, rehearsed, run_script
-from experiments.composition import hint, plain, register_resolvers
+from experiments.config.command_line import (
+    command_line_mistake,
+    leaving_no_trace,
+    run_script,
+    without_garbage_collection,
+)
+from experiments.config.compose import hint
+from experiments.config.hydra_internals import let_hydra_start
 from experiments.config.installation import CONF
+from experiments.config.plain_values import plain
+from experiments.config.resolvers import register_resolvers
 from experiments.errors import Stopped, UserError, stop
-from experiments.hydra_internals import let_hydra_start
-from experiments.imports import unwatched
-from experiments.sweeps.needs import missing_extra
+from experiments.sweeps.requirements import missing_extra
 
 register_resolvers()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def main(config: DictConfig) -> None:
-    with unwatched():
-        from experiments.run import train  # torch and lightning take seconds: never before the config is composed
+def main(config: DictConfig, callbacks: Sequence[Any] = ()) -> None:
+    with without_garbage_collection():
+        from experiments.training.run import (
+            train,  # torch and lightning take seconds: never before the config is composed
+        )
 
     job = HydraConfig.get()
     try:
-        train(plain(config), list(job.overrides.task))
+        train(plain(config), list(job.overrides.task), callbacks, job.mode != RunMode.MULTIRUN)
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
     except UserError as error:
@@ -37,10 +47,10 @@ def main(config: DictConfig) -> None:
 
 def start() -> None:
     let_hydra_start()
-    if mistake := refused(sys.argv[1:]) or missing_extra(sys.argv[1:]):
+    if mistake := command_line_mistake(sys.argv[1:]) or missing_extra(sys.argv[1:]):
         raise UserError(mistake)
     try:
-        with rehearsed(sys.argv):
+        with leaving_no_trace(sys.argv):
             main()
     except SystemExit as ending:
         cause = ending.__context__

@@ -7,10 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import experiments
-from experiments import check, secrecy, signatures
+from experiments.config.checks.check import config_mistakes
+from experiments.config.checks.classes import class_mistakes
+from experiments.runs.redaction import redacted
 from experiments.composition import CONF
 from experiments.errors import UserError
-from experiments.trust import check_config, keep_inside
+from experiments.runs.allowed_classes import check_allowed, check_paths
 
 quick = settings(
     derandomize=True,
@@ -76,9 +78,9 @@ def refused(function):
 
 def looked_at(config, typed=()):
     """Both passes; what they find are sentences that a user can read."""
-    found = check.mistakes(config, typed)
+    found = config_mistakes(config, typed)
     try:
-        found += signatures.mistakes(config, typed)
+        found += class_mistakes(config, typed)
     except UserError as error:
         found.append(str(error))
     assert all(isinstance(fault, str) and fault.strip() for fault in found)
@@ -110,7 +112,7 @@ def test_any_value_anywhere_is_looked_at(changes):
 @settings(quick, max_examples=300)
 @given(values)
 def test_any_stored_config_is_accepted_or_refused(tmp_path_factory, value):
-    for judge in (lambda: check_config(value, "file"), lambda: keep_inside(value, tmp_path_factory.getbasetemp())):
+    for judge in (lambda: check_allowed(value, "file"), lambda: check_paths(value, tmp_path_factory.getbasetemp())):
         refusal, _ = refused(judge)
         assert refusal is None or refusal.strip()
 
@@ -118,7 +120,7 @@ def test_any_stored_config_is_accepted_or_refused(tmp_path_factory, value):
 @settings(quick, max_examples=200)
 @given(st.text())
 def test_any_text_can_be_redacted(text):
-    assert secrecy.redacted(secrecy.redacted(text)) == secrecy.redacted(text)
+    assert redacted(redacted(text)) == redacted(text)
 
 
 @settings(

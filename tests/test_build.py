@@ -4,7 +4,7 @@ from lightning import Callback
 from sklearn.metrics import f1_score, roc_auc_score, top_k_accuracy_score
 
 import experiments
-from experiments.build import build
+from experiments.training.build import build
 from experiments.errors import UserError
 
 QUIET = (

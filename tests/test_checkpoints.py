@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import experiments
-from experiments import checkpoints
-from experiments.build import build
-from experiments.classifier import Classifier
+from experiments.runs.files import write_atomically
+from experiments.training.build import build
+from experiments.learning.classifier import Classifier
 from experiments.data import Digits
 from experiments.errors import UserError
 from experiments.nets import CNN
-from experiments.run import fit_and_test
+from experiments.training.run import fit_and_test
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +69,18 @@ def test_load_from_checkpoint_works_with_objects_given(run):
 
 def test_a_failed_write_leaves_the_file_before_and_no_temporary(tmp_path, monkeypatch):
     path = tmp_path / "best.ckpt"
-    checkpoints.write_atomically(path, b"before")
+    write_atomically(path, b"before")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"best.ckpt cannot be written: No space left on device"):
-        checkpoints.write_atomically(path, b"after")
+        write_atomically(path, b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(UserError, match=r"x.ckpt cannot be written"):
-        checkpoints.write_atomically(path / "x.ckpt", b"below a file")
+        write_atomically(path / "x.ckpt", b"below a file")
 
 
 def test_every_damage_is_noticed(run, tmp_path):

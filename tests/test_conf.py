@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import experiments
-from experiments.build import build, make
+from experiments.training.build import build, make
 from experiments.composition import CONF
 from experiments.errors import UserError
-from experiments.run import fit_and_test
+from experiments.training.run import fit_and_test
 
 
 def choices(group: str) -> list[str]:

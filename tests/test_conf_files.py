@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import experiments
-from experiments import check
+from experiments.config.checks.check import config_mistakes
 from experiments.config import conf_files
 from experiments.config.installation import CONF, as_started, checkout_of, command, install_command
 from experiments.errors import UserError
@@ -36,7 +36,7 @@ def test_files_are_added_and_replaced_and_the_replaced_ones_named_once(own, caps
 def test_a_mistake_in_an_own_file_is_shown_with_its_place(own):
     (own / "optimizer").mkdir()
     (own / "optimizer" / "fast.yaml").write_text("_target_: torch.optim.Adam\n_partial_: true\nlr: -1\n")
-    (fault,) = check.mistakes(experiments.compose("optimizer=fast"), ["optimizer=fast"])
+    (fault,) = config_mistakes(experiments.compose("optimizer=fast"), ["optimizer=fast"])
     assert fault.endswith(f"({own / 'optimizer' / 'fast.yaml'}:3)")
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import experiments
-from experiments.build import build
+from experiments.training.build import build
 from experiments.errors import UserError
-from experiments.evaluate import evaluate
-from experiments.run import fit_and_test, train
+from experiments.inference.evaluate import evaluate
+from experiments.training.run import fit_and_test, train
 
 NET = """
 import torch

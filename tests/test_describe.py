@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import experiments
-from experiments.describe import describe, show
+from experiments.inference.describe import describe, show
 from experiments.errors import UserError
-from experiments.run import train
+from experiments.training.run import train
 
 PIXELS = 28 * 28
 HALF, QUARTER = 14 * 14, 7 * 7

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 import experiments
 from experiments.data import MNIST, Digits, normalize
 from experiments.errors import UserError
-from experiments.evaluate import evaluate
-from experiments.run import train
+from experiments.inference.evaluate import evaluate
+from experiments.training.run import train
 
 SHORT = ("model=cnn", "model.net.channels=[4]", "trainer.max_epochs=2", "trainer.limit_train_batches=20",
          "trainer.accelerator=cpu", "callbacks=minimal", "logger=none")  # fmt: skip
@@ -223,12 +223,12 @@ def test_a_folder_that_has_changed_is_neither_measured_nor_trained_on_further(tm
     for split in ("test", "val"):
         with pytest.raises(UserError, match=f"split={split} would be drawn anew and hold images that trained it"):
             evaluate(run, accelerator="cpu", split=split)
-    going_on = ["trainer.max_epochs=3", f"resume={run}"]
+    resume_plan = ["trainer.max_epochs=3", f"resume={run}"]
     with pytest.raises(UserError, match="are not those that the run began with"):
-        train(experiments.compose(*short, *going_on, f"run_dir={run}"), going_on)
+        train(experiments.compose(*short, *resume_plan, f"run_dir={run}"), resume_plan)
     assert (run / "checkpoints" / "best.ckpt").exists()
     (pics / "train" / "0" / "new.png").rename(tmp_path / "new.png")
-    assert train(experiments.compose(*short, *going_on, f"run_dir={run}"), going_on)["epochs"] == 3
+    assert train(experiments.compose(*short, *resume_plan, f"run_dir={run}"), resume_plan)["epochs"] == 3
     paint(tmp_path / "more", "test")
     (tmp_path / "more" / "train").rename(pics / "test")
     assert "test/accuracy" in evaluate(run, accelerator="cpu")

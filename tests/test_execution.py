@@ -15,13 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import experiments
-from experiments.build import build
-from experiments.classifier import Classifier
+from experiments.training.build import build
+from experiments.learning.classifier import Classifier
 from experiments.data import Digits
 from experiments.errors import UserError
-from experiments.execution import needs_of_single_steps
+from experiments.training.steps_per_execution import reasons_for_single_steps
 from experiments.nets import MLP
-from experiments.run import train
+from experiments.training.run import train
 
 QUICK = ("trainer.accelerator=cpu", "trainer.max_epochs=3", "model.net.hidden_features=[16]", "data.limit=400")
 
@@ -174,7 +174,7 @@ def test_a_callback_that_looks_at_epochs_alone_does_not_slow_a_run_down(tmp_path
 def test_an_optimizer_that_evaluates_the_loss_by_itself_gets_single_steps(tmp_path):
     data, module = Digits(), Classifier(MLP(), nn.CrossEntropyLoss(), partial(torch.optim.LBFGS, lr=0.1), 10)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-    assert needs_of_single_steps(data, module, trainer) == ["an optimizer that needs a closure"]
+    assert reasons_for_single_steps(data, module, trainer) == ["an optimizer that needs a closure"]
 
 
 @pytest.mark.parametrize("wrong", ["0", "-3", "often", "2.5"])

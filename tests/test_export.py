@@ -7,8 +7,8 @@ import torch
 import experiments
 from experiments.data import Digits, normalize
 from experiments.errors import UserError
-from experiments.export import export, onnx_bytes
-from experiments.run import train
+from experiments.inference.export import export, onnx_bytes
+from experiments.training.run import train
 from tests.tutorial import NetWithResBlock, NeuralNetwork, SimpleCNN
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1",

@@ -5,7 +5,7 @@ import argparse
 import pytest
 from hydra._internal.utils import get_args_parser
 
-from experiments.hydra_internals import let_hydra_start
+from experiments.config.hydra_internals import let_hydra_start
 
 
 def test_hydra_builds_its_parser_and_other_help_is_checked_as_before(monkeypatch):

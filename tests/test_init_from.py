@@ -2,9 +2,9 @@ import pytest
 import torch
 
 import experiments
-from experiments.build import build
+from experiments.training.build import build
 from experiments.errors import UserError
-from experiments.run import fit_and_test
+from experiments.training.run import fit_and_test
 from tests.tutorial import NetWithResBlock, NeuralNetwork, SimpleCNN
 
 QUIET = ("channels_last=false", "trainer.accelerator=cpu", "callbacks=minimal", "logger=none")

@@ -13,8 +13,8 @@ from torch import nn
 
 import experiments
 from experiments.errors import UserError
-from experiments.loggers import RESULTS, hyperparameters
-from experiments.run import train
+from experiments.monitoring.loggers import RESULTS, hyperparameters
+from experiments.training.run import train
 
 SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=5", "trainer.accelerator=cpu",
          "callbacks.progress=null", "trainer.log_every_n_steps=1")  # fmt: skip

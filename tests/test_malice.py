@@ -28,12 +28,18 @@ import torch
 
 import experiments
 import experiments.nets
-from experiments import checkpoints, composition, resume, runs, secrecy
+from experiments import runs
+from experiments.runs.checkpoint_files import read_checkpoint
+from experiments.runs.files import MAX_BYTES
+from experiments.runs.files import write_atomically
+from experiments.runs.redaction import REMOVED
+from experiments.runs.redaction import redacted
+from experiments.training.resume import plan_resume
 from experiments.data import ImageFolder
 from experiments.errors import UserError
-from experiments.evaluate import evaluate
-from experiments.images import to_input
-from experiments.trust import check_config, keep_inside
+from experiments.inference.evaluate import evaluate
+from experiments.data.image_files import to_input
+from experiments.runs.allowed_classes import check_allowed, check_paths
 from tests.conftest import ROOT, write_image_folder
 from tests.data.test_damage import png
 
@@ -120,7 +126,7 @@ PICKLES = {
     "bytes to file": Calls(Path.write_text, Path("harmed"), "x"),
     "a state": Calls(OrderedDict, state=Calls(os.system, TOUCH)),
     "list items": ByState(),
-    "a class of ours": Calls(checkpoints.write_atomically, Path("harmed"), b""),
+    "a class of ours": Calls(write_atomically, Path("harmed"), b""),
     "a network": experiments.nets.MLP,
     "a whole module": torch.nn.Linear(1, 1),
 }
@@ -162,7 +168,7 @@ def test_raw_opcodes_do_not_run(name):
     Path("bare.ckpt").write_bytes(RAW[name])
     for file in ("raw.ckpt", "bare.ckpt"):
         with pytest.raises(UserError, match=file):
-            checkpoints.read(file)
+            read_checkpoint(file)
 
 
 # ---- archives
@@ -327,7 +333,7 @@ def test_a_target_that_is_no_class_to_build_is_refused_wherever_it_stands(target
         {"_target_": "torch.nn.ReLU", "a": part},
     ):
         with pytest.raises(UserError, match=r"run/config\.yaml: "):
-            check_config(config, "run/config.yaml")
+            check_allowed(config, "run/config.yaml")
 
 
 CONFIGS = {
@@ -355,7 +361,7 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_of_other_than_plain_values_is_refused(name):
     with pytest.raises(UserError, match="file: "):
-        check_config(CONFIGS[name], "file")
+        check_allowed(CONFIGS[name], "file")
 
 
 YAML = {
@@ -415,15 +421,15 @@ PATHS = {
 def test_no_path_of_a_stored_config_leads_out_of_its_run(key):
     run = Path("run").absolute()
     config = experiments.compose(f"run_dir={run}")
-    keep_inside(config, run)
+    check_paths(config, run)
     *folders, last = key.lstrip("+").split(".")
     place = config
     for folder in folders:
         place = place.setdefault(folder, {})
     place[last] = PATHS[key]
     with pytest.raises(UserError, match=f"{key.lstrip('+')}=.*type {key.lstrip('+')}= again"):
-        keep_inside(config, run)
-    keep_inside(config, run, typed=[key.lstrip("+")])
+        check_paths(config, run)
+    check_paths(config, run, typed=[key.lstrip("+")])
 
 
 @pytest.mark.parametrize(
@@ -435,7 +441,7 @@ def test_resume_leaves_no_run_directory(key):
     config = experiments.compose(f"run_dir={run}", key)
     (run / "config.yaml").write_text(json.dumps(config))
     with pytest.raises(UserError, match="lies outside the run directory"):
-        resume.plan({**experiments.compose(f"run_dir={run}"), "resume": str(run)}, [])
+        plan_resume({**experiments.compose(f"run_dir={run}"), "resume": str(run)}, [])
 
 
 SUMMARIES = ["[]", "3", "[" * 100_000, "{", '{"best_checkpoint": 3}', '{"best_checkpoint": "../other.ckpt"}',
@@ -457,7 +463,7 @@ def test_a_summary_of_tricks_is_refused(content):
         ("metrics", {"auroc": {"_target_": "torchmetrics.classification.MulticlassAUROC", "thresholds": 10**15}}),
         ("metrics", {"x": {"_target_": "torchmetrics.classification.MulticlassConfusionMatrix",
                            "num_classes": 10**8}}),
-        ("model", {"_target_": "experiments.classifier.Classifier",
+        ("model", {"_target_": "experiments.learning.Classifier",
                    "net": {"_target_": "experiments.nets.MLP", "hidden_features": [10**7, 10**7]}}),
         ("data", {"_target_": "experiments.data.ImageFolder", "root": "x", "cache": "/tmp/elsewhere"}),
     ],
@@ -629,12 +635,12 @@ def test_what_a_run_records_holds_no_secret(tmp_path, monkeypatch, tokens):
     monkeypatch.setattr(runs, "git_state", lambda folder: ({"commit": "0", "changed": []}, changed))
     monkeypatch.setattr(sys, "argv", ["train.py", f"+x={tokens[1]}", "--token=abcdefgh", "seed=3"])
     runs.start(tmp_path / "run", experiments.compose(), [])
-    runs.record_fault(tmp_path / "run", f"ValueError: {tokens[0]}")
+    runs.record_traceback(tmp_path / "run", f"ValueError: {tokens[0]}")
     text = "".join(path.read_text() for path in (tmp_path / "run").iterdir())
     for secret in (*tokens, "something-else", "me:word", "x1y2z3", "abcdefgh"):
         assert secret not in text
     assert "seed=3" in text
-    assert text.count(secrecy.REMOVED) >= 7
+    assert text.count(REMOVED) >= 7
 
 
 def test_ordinary_text_is_left_as_it_is():
@@ -644,7 +650,7 @@ def test_ordinary_text_is_left_as_it_is():
         "tokens = tokens + self.position",
         "seed=3",
     ):
-        assert secrecy.redacted(text) == text
+        assert redacted(text) == text
 
 
 # ---- the source itself
@@ -676,4 +682,4 @@ def test_no_shell_no_pickle_and_no_unsafe_load_in_the_source():
 def test_there_are_many():
     tables = (PICKLES, RAW, ARCHIVES, CLAIMS, TARGETS, CONFIGS, YAML, PATHS, SUMMARIES, CACHES, KNOWN, IMAGES)
     assert sum(map(len, tables)) >= 200
-    assert composition.MOST_BYTES < 10**7
+    assert MAX_BYTES < 10**7

@@ -12,8 +12,12 @@ import pytest
 from hydra.errors import HydraException
 
 import experiments
-from experiments import check, commands, signatures
-from experiments.composition import CONF, hint
+from experiments import check
+from experiments.config.checks.check import config_mistakes
+from experiments.config.checks.classes import class_mistakes
+from experiments.config.command_line import command_line_mistake
+from experiments.composition import CONF
+from experiments.config.compose import hint
 from experiments.config import conf_files
 from experiments.errors import UserError
 
@@ -249,8 +253,8 @@ def test_no_choice_that_comes_along_is_a_mistake(group):
     assert paths
     for choice in (f"{group}={path.stem}" for path in paths):
         config = experiments.compose(choice, *own.get(choice, []))
-        assert check.mistakes(config, files=False) == []
-        assert signatures.mistakes(config) == []
+        assert config_mistakes(config, files=False) == []
+        assert class_mistakes(config) == []
 
 
 def test_what_is_right_is_no_mistake(tmp_path):
@@ -263,7 +267,7 @@ def test_what_is_right_is_no_mistake(tmp_path):
         "model.net.num_classes=12", "trainer.strategy=ddp", "callbacks.rolling_checkpoint.every_minutes=0.5",
     ):  # fmt: skip
         config = experiments.compose(typed)
-        assert check.mistakes(config, [typed]) + signatures.mistakes(config, [typed]) == [], typed
+        assert config_mistakes(config, [typed]) + class_mistakes(config, [typed]) == [], typed
 
 
 def test_rules_of_ours_are_not_put_on_a_users_own_class(here, monkeypatch):
@@ -273,7 +277,7 @@ def test_rules_of_ours_are_not_put_on_a_users_own_class(here, monkeypatch):
     monkeypatch.syspath_prepend(here)
     target = "model.net._target_=own_rules.Net"
     config = experiments.compose("model=custom", target, "+model.net.dropout=7", "+model.net.depth=0.5")
-    assert check.mistakes(config) + signatures.mistakes(config) == []
+    assert config_mistakes(config) + class_mistakes(config) == []
 
 
 def test_a_variable_that_a_config_refers_to_is_read(monkeypatch, tmp_path):
@@ -282,12 +286,12 @@ def test_a_variable_that_a_config_refers_to_is_read(monkeypatch, tmp_path):
     (tmp_path / "local" / "default.yaml").write_text(
         "# @package _global_\nwidth: 8\nmodel: {net: {hidden_features: ['${width}']}}"
     )
-    assert check.mistakes({**experiments.compose(), "width": 8}) == []
-    assert check.mistakes({**experiments.compose(), "height": 8}) != []
+    assert config_mistakes({**experiments.compose(), "width": 8}) == []
+    assert config_mistakes({**experiments.compose(), "height": 8}) != []
 
 
 def test_run_train_checks_what_a_notebook_gives_it(tmp_path):
-    from experiments.run import train
+    from experiments.training.run import train
 
     config = experiments.compose(f"run_dir={tmp_path / 'run'}")
     config["data"]["batch_size"] = 0
@@ -374,15 +378,15 @@ def test_a_file_that_is_no_yaml_is_named_with_the_place(monkeypatch, tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("optimizer:\n  betas: [0.9\n")
     monkeypatch.setenv(conf_files.OWN_CONF, str(tmp_path))
-    message = commands.refused(["model=cnn", "experiment=mine"])
+    message = command_line_mistake(["model=cnn", "experiment=mine"])
     assert message.startswith(f"{tmp_path / 'experiment' / 'mine.yaml'} cannot be read as YAML: ")
     assert "line 2" in message
-    assert commands.refused(["model=cnn"]) is None
+    assert command_line_mistake(["model=cnn"]) is None
 
 
 def test_a_file_that_sets_keys_of_the_whole_experiment_must_say_so():
     config = {**experiments.compose(*FAST), "experiment": {"trainer": {"max_epochs": 1}}}
-    (found,) = check.mistakes(config)
+    (found,) = config_mistakes(config)
     assert "Does a file of conf/experiment/ lack the line  # @package _global_  ?" in found
     error = HydraException("In 'experiment/mine': Could not override 'model@experiment.model'.")
     assert "conf/experiment/ have a file without the line" in hint(error, ["experiment=mine"])
@@ -401,7 +405,7 @@ def test_check_of_a_grid_starts_none_of_it(here, script_here):
 
 
 def test_check_counts_the_memory_of_a_step():
-    from experiments.run import train
+    from experiments.training.run import train
 
     found = train(experiments.compose("check=true", *FAST))
     weights = 669_706 * 4
@@ -439,10 +443,10 @@ def _modules_after(code):
     ],
 )
 def test_what_shows_only_while_running_is_a_users_mistake_too(message, words):
-    from experiments.run import explained
+    from experiments.training.run import as_user_error
 
-    error = explained(ValueError(message), experiments.compose())
+    error = as_user_error(ValueError(message), experiments.compose())
     assert isinstance(error, UserError)
     assert words in str(error)
     with contextlib.suppress(ValueError):
-        raise explained(ValueError("anything else"), experiments.compose())
+        raise as_user_error(ValueError("anything else"), experiments.compose())

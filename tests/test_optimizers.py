@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from experiments.nets import CNN, MLP
-from experiments.optimizers import MuonAdamW
+from experiments.learning.optimizers import MuonAdamW
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
 

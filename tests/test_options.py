@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from experiments.errors import UserError
-from experiments.options import gathered, option, read
+from experiments.config.options import gathered, option, read
 
 
 @dataclass

@@ -7,8 +7,8 @@ from PIL import Image
 import experiments
 from experiments.data import MNIST, Digits, normalize
 from experiments.errors import UserError
-from experiments.prediction import BATCH_SIZE
-from experiments.run import train
+from experiments.inference.predict import BATCH_SIZE
+from experiments.training.run import train
 
 SHORT = ("model=cnn", "model.net.channels=[4]", "trainer.max_epochs=1", "trainer.limit_train_batches=40",
          "trainer.accelerator=cpu", "callbacks=minimal", "logger=none", "test=false")  # fmt: skip

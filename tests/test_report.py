@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from experiments import report
-from experiments.callbacks.mistakes import Mistake
+from experiments.monitoring.worst_predictions import Mistake
 
 EVIL = "<script>alert(1)</script>\"' onload=x &amp; \x00\u202e</pre></style><img src=http://example.org/x>"
 POINTS = {"train/loss": [[10, 2.0], [20, 1.0]], "val/loss": [[10, 1.5], [20, float("nan")], [30, 1.2]]}
@@ -139,7 +139,7 @@ def test_ticks_are_round_and_cover_the_range():
 
 def test_a_run_does_not_fail_for_want_of_a_page(tmp_path, caplog, monkeypatch):
     import experiments
-    from experiments.run import train
+    from experiments.training.run import train
 
     def fail(**_):
         raise RuntimeError("no paper")

@@ -6,21 +6,26 @@ import pytest
 import torch
 
 import experiments
-from experiments import runs
+from experiments.runs.run_directory import best_checkpoint
+from experiments.runs.run_directory import read_config
+from experiments.runs.run_directory import read_summary
+from experiments.runs.run_record import git_state
+from experiments.runs.run_record import record_start
+from experiments.runs.run_record import record_summary
 from experiments.errors import UserError
-from experiments.run import train
+from experiments.training.run import train
 
 
 def test_what_starts_and_finishes_can_be_read_back(tmp_path):
     config = {"seed": 0, "data": {"_target_": "experiments.data.Digits"}}
-    runs.start(tmp_path / "run", config, ["seed=0"])
-    assert runs.read_config(tmp_path / "run") == config
-    assert runs.read_summary(tmp_path / "run") is None
+    record_start(tmp_path / "run", config, ["seed=0"])
+    assert read_config(tmp_path / "run") == config
+    assert read_summary(tmp_path / "run") is None
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["versions"]["torch"]
     assert environment["command"]
-    runs.finish(tmp_path / "run", {"status": "finished"})
-    assert runs.read_summary(tmp_path / "run") == {"status": "finished"}
+    record_summary(tmp_path / "run", {"status": "finished"})
+    assert read_summary(tmp_path / "run") == {"status": "finished"}
 
 
 @pytest.mark.parametrize(("precision", "told"), [("bf16-mixed", True), ("32-true", False)])
@@ -37,16 +42,16 @@ def test_git_state_names_commit_and_changes(tmp_path):
         identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
         subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
 
-    assert runs.git_state(tmp_path) == (None, "")
+    assert git_state(tmp_path) == (None, "")
     git("init")
     (tmp_path / "code.py").write_text("a = 1\n")
     git("add", ".")
     git("commit", "-m", "first")
-    state, diff = runs.git_state(tmp_path)
+    state, diff = git_state(tmp_path)
     assert len(state["commit"]) == 40
     assert (state["changed"], diff) == ([], "")
     (tmp_path / "code.py").write_text("a = 2\n")
-    state, diff = runs.git_state(tmp_path)
+    state, diff = git_state(tmp_path)
     assert state["changed"] == [" M code.py"]
     assert "+a = 2" in diff
 
@@ -55,22 +60,22 @@ def test_git_state_names_commit_and_changes(tmp_path):
 def test_a_damaged_config_is_named(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=r"config\.yaml"):
-        runs.read_config(tmp_path)
+        read_config(tmp_path)
     assert not list(tmp_path.glob("harmed"))
 
 
 def test_a_folder_without_a_run_says_so(tmp_path):
     with pytest.raises(UserError, match="is no run directory"):
-        runs.read_config(tmp_path)
+        read_config(tmp_path)
 
 
 def test_a_summary_cannot_name_a_checkpoint_outside_its_run(tmp_path):
     (tmp_path / "outside.ckpt").touch()
     run = tmp_path / "run"
     run.mkdir()
-    runs.finish(run, {"best_checkpoint": "../outside.ckpt"})
+    record_summary(run, {"best_checkpoint": "../outside.ckpt"})
     with pytest.raises(UserError, match="outside its run"):
-        runs.best_checkpoint(run)
+        best_checkpoint(run)
 
 
 def test_ids_differ_between_processes_and_are_inherited_by_ranks_alone():
@@ -96,10 +101,10 @@ def test_every_composed_config_is_another_runs():
 
 
 def test_no_new_run_starts_where_another_one_lies(tmp_path):
-    runs.start(tmp_path, {"seed": 0}, [])
+    record_start(tmp_path, {"seed": 0}, [])
     with pytest.raises(UserError, match="holds a run: go on with it by resume="):
-        runs.start(tmp_path, {"seed": 1}, [])
-    runs.finish(tmp_path, {"status": "failed"})
-    runs.start(tmp_path, {"seed": 1}, [])  # nothing of a run that failed at its start is lost
-    assert runs.read_config(tmp_path) == {"seed": 1}
-    assert runs.read_summary(tmp_path) is None
+        record_start(tmp_path, {"seed": 1}, [])
+    record_summary(tmp_path, {"status": "failed"})
+    record_start(tmp_path, {"seed": 1}, [])  # nothing of a run that failed at its start is lost
+    assert read_config(tmp_path) == {"seed": 1}
+    assert read_summary(tmp_path) is None

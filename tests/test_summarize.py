@@ -11,7 +11,9 @@ import pytest
 from experiments import summarize as summaries
 from experiments.config.installation import command
 from experiments.errors import UserError
-from experiments.summarize import over_seeds, ranked, repeat, rows, runs_in, summarize, table_of
+from experiments.sweeps.summary.tables import over_seeds, ranked, repeat, rows, table_of
+from experiments.sweeps.summary.runs import runs_in
+from experiments.sweeps.summary.summarize import summarize
 from tests.sweeps.conftest import LR, SMALL, multirun  # noqa: F401  # a fixture
 
 LENGTH = {"trainer": {"max_epochs": 3}}

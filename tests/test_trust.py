@@ -1,13 +1,13 @@
 import pytest
 
 from experiments.errors import UserError
-from experiments.trust import check_config
+from experiments.runs.allowed_classes import check_allowed
 
 ALLOWED = [
     {"_target_": "experiments.nets.MLP", "hidden_features": [8]},
     {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.1, "betas": [0.9, 0.999]},
     {"_target_": "torch.nn.CrossEntropyLoss"},
-    {"_target_": "experiments.classifier.Classifier", "net": {"_target_": "experiments.nets.CNN"}},
+    {"_target_": "experiments.learning.Classifier", "net": {"_target_": "experiments.nets.CNN"}},
     {"_target_": "torchmetrics.classification.MulticlassF1Score", "num_classes": 10},
     {"_target_": "experiments.data.MNIST", "root": "data"},
 ]
@@ -39,22 +39,22 @@ REFUSED = [
 
 @pytest.mark.parametrize("config", ALLOWED, ids=lambda config: config["_target_"])
 def test_classes_of_the_right_kind_and_package_pass(config):
-    check_config(config, "file.ckpt")
+    check_allowed(config, "file.ckpt")
 
 
 @pytest.mark.parametrize("config", REFUSED, ids=str)
 def test_everything_else_is_refused_and_the_file_named(config):
     with pytest.raises(UserError, match=r"file\.ckpt"):
-        check_config(config, "file.ckpt")
+        check_allowed(config, "file.ckpt")
 
 
 def test_a_users_package_is_allowed_by_its_name(tmp_path, monkeypatch):
     (tmp_path / "my_nets.py").write_text("from torch import nn\nimport os\nclass MyNet(nn.Linear): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=r"trust=\[package\]"):
-        check_config({"_target_": "my_nets.MyNet"}, "file.ckpt")
-    check_config({"_target_": "my_nets.MyNet"}, "file.ckpt", trust=["my_nets"])
+        check_allowed({"_target_": "my_nets.MyNet"}, "file.ckpt")
+    check_allowed({"_target_": "my_nets.MyNet"}, "file.ckpt", trust=["my_nets"])
     with pytest.raises(UserError):
-        check_config({"_target_": "my_nets.os.getcwd"}, "file.ckpt", trust=["my_nets"])
+        check_allowed({"_target_": "my_nets.os.getcwd"}, "file.ckpt", trust=["my_nets"])
     with pytest.raises(UserError):
-        check_config({"_target_": "my_nets_of_another.MyNet"}, "file.ckpt", trust=["my_nets"])
+        check_allowed({"_target_": "my_nets_of_another.MyNet"}, "file.ckpt", trust=["my_nets"])

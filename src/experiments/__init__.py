@@ -12,11 +12,11 @@ For notebooks::
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from experiments.build import load as load
-    from experiments.classifier import Classifier as Classifier
-    from experiments.composition import compose as compose
-    from experiments.prediction import predict as predict
-    from experiments.run import train as train
+    from experiments.config.compose import compose as compose
+    from experiments.inference.load import load as load
+    from experiments.inference.predict import predict as predict
+    from experiments.learning.classifier import Classifier as Classifier
+    from experiments.training.run import train as train
 
 _HOME = {
     "Classifier": "experiments.classifier",

@@ -6,8 +6,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from experiments.composition import did_you_mean
 from experiments.config.installation import DISTRIBUTION, SCRIPTS, STARTED_AS
+from experiments.config.spelling import did_you_mean
 from experiments.errors import UserError, stop
 
 

@@ -6,16 +6,16 @@ It imports this at every start, so the logic waits elsewhere. There is no ``__in
 
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from experiments.composition import register_resolvers
 from experiments.config import conf_files
+from experiments.config.hydra_internals import basic_sweeper
 from experiments.config.installation import CONF
+from experiments.config.resolvers import register_resolvers
 
 # A launcher's processes compose their configs by themselves, and import this module before they do.
 register_resolvers()
@@ -32,23 +32,25 @@ class OwnConf(SearchPathPlugin):
             search_path.prepend("own-conf", f"file://{own}")
 
 
-class GridSweeper(BasicSweeper):
+class GridSweeper(Sweeper):
     """Hydra's grid, whose failing jobs leave their traceback behind and stop no other."""
+
+    def __init__(self, **options: Any) -> None:
+        self.basic = basic_sweeper(**options)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Prepare the jobs to fail well."""
         from experiments.sweeps.job import Job
-        from experiments.sweeps.launching import prepared
+        from experiments.sweeps.multirun import prepared
 
-        super().setup(hydra_context=hydra_context, task_function=Job(task_function), config=prepared(config))
+        self.sweep_config = config
+        self.basic.setup(hydra_context=hydra_context, task_function=Job(task_function), config=prepared(config))
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the grid and show what came of it."""
-        from experiments.sweeps.grid import conclude
+        from experiments.sweeps.multirun import conclude
 
-        results = super().sweep(arguments)
-        assert self.config is not None
-        return conclude(results, self.config)
+        return conclude(self.basic.sweep(arguments), self.sweep_config)
 
 
 class OptunaSweeper(Sweeper):
@@ -63,13 +65,13 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Ask, run and tell until the trials are done."""
-        from experiments.sweeps.launching import Mistake
-        from experiments.sweeps.needs import unfit_optuna
+        from experiments.sweeps.multirun import Mistake
+        from experiments.sweeps.requirements import unfit_optuna
 
         if problem := unfit_optuna():
             raise Mistake(problem)
         from experiments.errors import UserError
-        from experiments.sweeps.sweeper import Sweep
+        from experiments.sweeps.sweep import Sweep
 
         try:
             Sweep(self.options, *self.parts, arguments).run()

@@ -4,8 +4,8 @@ from lightning import Callback
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import experiments
-from experiments.build import build
-from experiments.run import fit_and_test
+from experiments.training.build import build
+from experiments.training.run import fit_and_test
 
 
 class Witness(Callback):

@@ -7,8 +7,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 import experiments
-from experiments.build import build
-from experiments.run import fit_and_test
+from experiments.training.build import build
+from experiments.training.run import fit_and_test
 
 
 class Witness(Callback):

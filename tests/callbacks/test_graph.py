@@ -7,7 +7,7 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from torch import nn
 
 import experiments
-from experiments.build import build
+from experiments.training.build import build
 
 
 class Fickle(nn.Module):

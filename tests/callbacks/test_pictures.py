@@ -5,7 +5,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import experiments
-from experiments.build import build
+from experiments.training.build import build
 
 
 def test_tensorboard_shows_a_batch_before_and_after_augmentation(tmp_path):

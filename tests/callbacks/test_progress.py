@@ -4,7 +4,7 @@ import pytest
 from lightning import Trainer
 
 import experiments
-from experiments.build import build
+from experiments.training.build import build
 from experiments.callbacks import Progress, progress
 
 

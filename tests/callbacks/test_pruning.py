@@ -3,10 +3,10 @@ import pytest
 from torch import nn
 
 import experiments
-from experiments.build import build
+from experiments.training.build import build
 from experiments.callbacks import Pruning
 from experiments.errors import UserError
-from experiments.run import fit_and_test
+from experiments.training.run import fit_and_test
 
 SHORT = ("trainer.accelerator=cpu", "trainer.limit_train_batches=2", "logger=none", "callbacks=minimal", "test=false")
 

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import experiments
 from experiments import drawing
-from experiments.build import build
+from experiments.training.build import build
 from experiments.callbacks import Confusion, Mistakes, PRCurves
-from experiments.callbacks.report import find
-from experiments.run import fit_and_test
+from experiments.callbacks.history import find
+from experiments.training.run import fit_and_test
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ class AnyData(LightningDataModule):
 
 
 def watched(folder, module, data, **options):
-    from experiments.loggers import TensorBoardLogger
+    from experiments.monitoring.loggers import TensorBoardLogger
 
     logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     callbacks = [Confusion(), PRCurves(), Mistakes()]

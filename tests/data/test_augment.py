@@ -8,7 +8,9 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as truth
 
 from experiments.data import Digits
-from experiments.data.augment import Affine, Crop, Cutmix, Cutout, Elastic, Flip, Mixup, augmented
+from experiments.data.augmentation.warps import Affine, Elastic, augmented
+from experiments.data.augmentation.shifts import Crop, Flip
+from experiments.data.augmentation.mixing import Cutmix, Cutout, Mixup
 from tests.test_classifier import classifier
 
 COUNT = 12

@@ -181,10 +181,10 @@ def test_what_does_not_fit_memory_is_refused_before_decoding(tmp_path, monkeypat
 
 
 def test_free_memory_is_a_plausible_number():
-    from experiments.memory import free_memory, readable
+    from experiments.data.memory import free_memory, format_bytes
 
     assert 2**20 < free_memory() < 2**50
-    assert [readable(size) for size in (5, 2048, 3 * 2**20, 5 * 2**40)] == ["5 B", "2 KiB", "3 MiB", "5 TiB"]
+    assert [format_bytes(size) for size in (5, 2048, 3 * 2**20, 5 * 2**40)] == ["5 B", "2 KiB", "3 MiB", "5 TiB"]
 
 
 def test_other_files_are_counted_and_hidden_ones_passed_over(tmp_path):

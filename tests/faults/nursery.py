@@ -36,7 +36,7 @@ if __name__ == "__main__":
 
     import experiments
     from experiments.errors import Stopped, UserError
-    from experiments.run import train
+    from experiments.training.run import train
 
     print("ready", flush=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -13,8 +13,8 @@ import torch
 import experiments
 from experiments.config.installation import command
 from experiments.errors import UserError
-from experiments.evaluate import evaluate
-from experiments.run import train
+from experiments.inference.evaluate import evaluate
+from experiments.training.run import train
 from tests.faults.conftest import wait_until
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import checkpoints
+from experiments.runs.checkpoint_files import newest_undamaged
+from experiments.runs.checkpoint_files import read_checkpoint
+from experiments.runs.checkpoint_files import rolling_name
+from experiments.runs.files import remove_temporaries
+from experiments.runs.files import write_atomically
 from experiments.errors import UserError
 
 
@@ -60,31 +64,31 @@ def write_and_die(path: Path, content: bytes, after: int) -> None:
             return Dying()
 
         Path.open = dying_open
-        checkpoints.write_atomically(path, content)
+        write_atomically(path, content)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
 def test_a_write_killed_at_any_byte_leaves_the_checkpoint_before(folder, content):
-    whole = folder / checkpoints.rolling_name(1, 10)
-    checkpoints.write_atomically(whole, content)
+    whole = folder / rolling_name(1, 10)
+    write_atomically(whole, content)
     chance = random.Random(0)
     for _ in range(50):
-        path = folder / checkpoints.rolling_name(2, 20)
+        path = folder / rolling_name(2, 20)
         write_and_die(path, content, chance.randrange(len(content) + 1))
         assert not path.exists()
-        assert checkpoints.newest_whole(folder) == whole
+        assert newest_undamaged(folder) == whole
         assert list(folder.glob(".*.tmp"))
-        checkpoints.remove_temporaries(folder)
+        remove_temporaries(folder)
         assert list(folder.iterdir()) == [whole]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_checkpoint_is_never_taken_for_whole(tmp_path, content, damage):
     truth = torch.load(io.BytesIO(content), weights_only=True)["state_dict"]["net.weight"]
-    whole = tmp_path / checkpoints.rolling_name(1, 10)
+    whole = tmp_path / rolling_name(1, 10)
     whole.write_bytes(content)
-    newer = tmp_path / checkpoints.rolling_name(2, 20)
+    newer = tmp_path / rolling_name(2, 20)
     chance, passed_over = random.Random(1), 0
     for _ in range(100):
         position = chance.randrange(len(content))
@@ -94,10 +98,10 @@ def test_a_damaged_checkpoint_is_never_taken_for_whole(tmp_path, content, damage
         else:
             damaged[position] ^= 1 << chance.randrange(8)
         newer.write_bytes(damaged)
-        found = checkpoints.newest_whole(tmp_path)
+        found = newest_undamaged(tmp_path)
         if found == newer:  # only where the flipped bit means nothing, as in a file's date
             assert damage == "flipped"
-            assert checkpoints.read(newer)["state_dict"]["net.weight"].equal(truth)
+            assert read_checkpoint(newer)["state_dict"]["net.weight"].equal(truth)
         else:
             assert found == whole
             passed_over += 1
@@ -111,12 +115,12 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_checkpoints_before(tmp_path
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        whole = tmp_path / checkpoints.rolling_name(1, 10)
-        checkpoints.write_atomically(whole, content)
+        whole = tmp_path / rolling_name(1, 10)
+        write_atomically(whole, content)
         with pytest.raises(UserError, match="No space left on device"):
-            checkpoints.write_atomically(tmp_path / checkpoints.rolling_name(2, 20), content)
+            write_atomically(tmp_path / rolling_name(2, 20), content)
         assert list(tmp_path.iterdir()) == [whole]
-        assert checkpoints.newest_whole(tmp_path) == whole
+        assert newest_undamaged(tmp_path) == whole
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -124,4 +128,4 @@ def test_a_full_disk_is_a_clear_error_and_leaves_the_checkpoints_before(tmp_path
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path, content):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match="cannot be written"):
-        checkpoints.write_atomically(tmp_path / "file" / "best.ckpt", content)
+        write_atomically(tmp_path / "file" / "best.ckpt", content)

@@ -6,8 +6,9 @@ import pkgutil
 import pytest
 import torch
 
-from experiments.build import facts, filled, make
-from experiments.composition import CONF, compose
+from experiments.training.build import facts, filled, make
+from experiments.composition import CONF
+from experiments.config.compose import compose
 from experiments.data import Digits
 from experiments.nets import CNN, MLP, ResNet
 from tests.tutorial import NetWithResBlock, NeuralNetwork, SimpleCNN

@@ -10,8 +10,10 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from experiments.composition import CONF, plain, register_resolvers
-from experiments.run import train
+from experiments.composition import CONF
+from experiments.config.plain_values import plain
+from experiments.config.resolvers import register_resolvers
+from experiments.training.run import train
 
 SHORT = (
     "trainer.max_epochs=4", "trainer.limit_train_batches=4", "trainer.accelerator=cpu", "logger=none",
@@ -22,9 +24,9 @@ SMALL = ("model.net.hidden_features=[16]", *SHORT)
 LR = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 
-def task(config):
+def task(config, callbacks=()):
     """What scripts/train.py does with a config."""
-    train(plain(config), list(HydraConfig.get().overrides.task))
+    train(plain(config), list(HydraConfig.get().overrides.task), callbacks, may_start_processes=False)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from experiments.config.installation import command
-from experiments.sweeps.launching import SomeFailed
+from experiments.sweeps.multirun import SomeFailed
 from tests.sweeps.conftest import SMALL, numbers, statuses
 
 

@@ -10,8 +10,9 @@ import time
 import optuna
 import pytest
 
-from experiments.sweeps.needs import installed
-from experiments.sweeps.study import counted, opened
+from experiments.sweeps.requirements import installed
+from experiments.sweeps.study import counted
+from experiments.sweeps.storage import opened
 from tests.conftest import ROOT
 from tests.sweeps.conftest import LR, SMALL, numbers, statuses
 

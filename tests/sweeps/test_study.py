@@ -115,7 +115,7 @@ def test_what_is_given_back_is_asked_for_next(shared):
 def test_a_process_that_dies_before_its_trial_began_is_not_held_against_it(shared, monkeypatch):
     if shared.file is None:
         pytest.skip("a server notices after a while")
-    monkeypatch.setattr(studies, "MOST_DEATHS", 2)
+    monkeypatch.setattr(studies, "MAX_DEATHS", 2)
 
     def ask_and_die(begin):
         study = shared.study(RandomSampler(seed=1))
@@ -135,7 +135,7 @@ def test_a_process_that_dies_before_its_trial_began_is_not_held_against_it(share
 
 
 def test_a_trial_that_kills_its_process_time_and_again_fails(shared, monkeypatch):
-    monkeypatch.setattr(studies, "MOST_DEATHS", 3)
+    monkeypatch.setattr(studies, "MAX_DEATHS", 3)
     study = shared.study(RandomSampler(seed=0))
     for death in range(3):
         trial = shared.ask(study, 1)

@@ -9,10 +9,11 @@ import pytest
 import experiments
 from experiments.composition import CONF
 from experiments.config.installation import command
-from experiments.run import train
+from experiments.training.run import train
 from experiments.sweeps import sweeper
-from experiments.sweeps.launching import Mistake, NothingFinished
-from experiments.sweeps.study import DIRECTORY, ERROR, opened
+from experiments.sweeps.multirun import Mistake, NothingFinished
+from experiments.sweeps.study import DIRECTORY, ERROR
+from experiments.sweeps.storage import opened
 from tests.sweeps.conftest import LR, SHORT, SMALL, numbers, statuses
 
 OPTUNA = "hydra/sweeper=optuna"

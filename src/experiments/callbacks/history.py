@@ -1,12 +1,19 @@
-"""What was logged at the end of epochs, kept for the summary and the report."""
+"""Keep what was logged at the end of epochs, for the summary and the report."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+Kind = TypeVar("Kind", bound=Callback)
 
-class History(Callback):
+
+def find_callback(trainer: Trainer, kind: type[Kind]) -> Kind | None:
+    """The run's callback of a kind, if it has one."""
+    return next((each for each in trainer.callbacks if isinstance(each, kind)), None)  # type: ignore[attr-defined]
+
+
+class MetricHistory(Callback):
     """``points``: for each ``train/*`` and ``val/*`` of an epoch, pairs of optimizer steps taken and value.
 
     It travels in checkpoints, so a resumed run's is whole.

@@ -12,6 +12,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from experiments.data.batches import steps_per_epoch, steps_taken
+
 log = logging.getLogger(__name__)
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 
@@ -26,6 +28,8 @@ class Progress(TQDMProgressBar):
 
     Under redirection, in CI and in a sweep's workers there is no bar: logs hold one line an epoch and nothing else.
     """
+
+    handles_batch_lists = True
 
     def __init__(self, refresh_rate: int = 20) -> None:
         super().__init__(refresh_rate=refresh_rate if has_screen() else 0)
@@ -60,18 +64,16 @@ class Progress(TQDMProgressBar):
     @property
     def total_train_batches(self) -> int | float:
         """Optimizer steps, where one of Lightning's batches is several."""
-        several = getattr(self.trainer.train_dataloader, "steps_per_epoch", None)
-        return several or super().total_train_batches
+        return steps_per_epoch(self.trainer.train_dataloader) or super().total_train_batches
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the bar."""
-        several = getattr(getattr(trainer, "datamodule", None), "steps_per_execution", None) or 1
-        if several == 1:
+        if steps_per_epoch(trainer.train_dataloader) is None:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         elif self.train_progress_bar is not None and self.is_enabled:
-            done = min((batch_idx + 1) * several, int(self.total_train_batches))
+            done = steps_taken(trainer.train_dataloader, batch_idx + 1)
             self.train_progress_bar.update(done - self.train_progress_bar.n)
             self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
 

@@ -1,1 +1,1 @@
-"""From a command line to a config. Imports no torch."""
+"""From a command line to a checked, plain config. Imports no torch."""

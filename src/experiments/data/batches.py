@@ -1,4 +1,4 @@
-"""Which samples make up which batch: a function of seed, epoch and rank alone."""
+"""Which samples make up which batch, a function of seed, epoch and rank alone; and lists of batches."""
 
 import math
 import time
@@ -9,6 +9,34 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
+
+Batch = tuple[Tensor, Tensor]  # images and labels
+
+
+class BatchList(list[Batch]):
+    """Batches that Lightning handles as one of its own, and that are an optimizer step each."""
+
+    @property
+    def num_images(self) -> int:
+        """How many images there are in all; 0 for batches of another kind, which do not say."""
+        images = (batch[0] if isinstance(batch, (tuple, list)) and batch else batch for batch in self)
+        return sum(len(some) for some in images if hasattr(some, "__len__"))
+
+
+def as_batch_list(batch: Any) -> BatchList:
+    """What a loader yields, as a list of batches: the only place that asks whether it is one batch or several."""
+    return batch if isinstance(batch, BatchList) else BatchList([batch])
+
+
+def steps_per_epoch(loader: Any) -> int | None:
+    """How many optimizer steps an epoch of a loader is that yields lists of batches; None for any other."""
+    return getattr(loader, "steps_per_epoch", None)
+
+
+def steps_taken(loader: Any, count: int) -> int:
+    """How many optimizer steps the first ``count`` of what a loader yields in an epoch are."""
+    several = getattr(loader, "batches_per_list", 1)
+    return min(count * several, steps_per_epoch(loader) or count)
 
 
 class ShuffledBatches(Sampler[Tensor]):
@@ -91,11 +119,14 @@ class Clock:
 class ResumableLoader(DataLoader[tuple[Tensor, ...]]):
     """A DataLoader over ``ShuffledBatches`` whose position Lightning puts into checkpoints.
 
-    ``waiting`` counts how long its user waits for batches.
+    ``waiting`` counts how long its user waits for batches. With ``batches_per_list`` above 1, an item becomes a
+    ``BatchList`` of as many batches.
     """
 
     sampler: ShuffledBatches
     waiting: Clock | None = None
+    batches_per_list: int = 1
+    steps_per_epoch: int | None = None  # what len does not say of lists of batches
 
     def __iter__(self) -> Any:
         batches = super().__iter__()  # now, not with the first batch: it draws from torch's global generator

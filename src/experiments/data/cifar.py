@@ -12,8 +12,9 @@ import torch
 from torchvision import datasets
 from torchvision.datasets.utils import calculate_md5
 
+from experiments.data.batches import Batch
 from experiments.data.download import download, mismatch
-from experiments.data.module import Batch, ImageDataModule
+from experiments.data.module import ImageDataModule
 from experiments.errors import UserError
 
 

@@ -7,7 +7,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn import functional as F
 
-from experiments.data.module import SPLIT_SEED, Batch, ImageDataModule
+from experiments.data.batches import Batch
+from experiments.data.module import ImageDataModule
+from experiments.data.splits import SPLIT_SEED
 
 
 class Digits(ImageDataModule):

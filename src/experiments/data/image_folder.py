@@ -20,13 +20,14 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from experiments.data.module import SPLIT_SEED, Batch, ImageDataModule, share
-from experiments.data.pixels import to_pixels
+from experiments.data.batches import Batch
+from experiments.data.image_files import to_pixels
+from experiments.data.memory import format_bytes, free_memory
+from experiments.data.module import ImageDataModule
+from experiments.data.splits import SPLIT_SEED, share
 from experiments.errors import UserError
-from experiments.memory import free_memory, readable
 
 log = logging.getLogger(__name__)
-
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # Pillow would hand some other formats to external programs, whatever the file's name says
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
@@ -261,8 +262,8 @@ class ImageFolder(ImageDataModule):
         if free is not None and needed > free:
             fitting = int((free / needed) ** 0.5 * min(height, width))
             raise UserError(
-                f"{self.root} does not fit into memory: its images need {readable(needed)} at data.image_size="
-                f"{[height, width]}, {readable(free)} are free; data.image_size={fitting} would fit"
+                f"{self.root} does not fit into memory: its images need {format_bytes(needed)} at data.image_size="
+                f"{[height, width]}, {format_bytes(free)} are free; data.image_size={fitting} would fit"
             )
 
     # ---- the cache

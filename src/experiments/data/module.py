@@ -9,22 +9,21 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from experiments.data.augment import Augmentation, augmented
-from experiments.data.batches import Clock, ResumableLoader, SequentialBatches, ShuffledBatches
+from experiments.data.augmentation.base import Augmentation
+from experiments.data.augmentation.warps import augmented
+from experiments.data.batches import Batch, BatchList, Clock, ResumableLoader, SequentialBatches, ShuffledBatches
+from experiments.data.memory import release_freed_memory
+from experiments.data.splits import SPLIT_SEED, share, stratified
 from experiments.errors import UserError
-from experiments.memory import give_back
 
-# Splits never follow the experiment's seed: runs with different seeds must be comparable.
-SPLIT_SEED = 0
 # What steps_per_execution chooses by itself: what Lightning costs a step is small by then, an epoch still has moments
 # to save and to stop at, and its images take little memory.
 MAX_STEPS, MIN_EXECUTIONS, MAX_BYTES = 32, 4, 2**25
-Batch = tuple[Tensor, Tensor]
 
 
 @lru_cache
@@ -122,7 +121,7 @@ class ImageDataModule(LightningDataModule):
             self.splits["train"] = TensorDataset(images[train], labels[train])
             self.splits["val"] = TensorDataset(images[val], labels[val])
             del images  # the parts are copies
-            give_back()
+            release_freed_memory()
         if stage == "test" and "test" not in self.splits:
             self.splits["test"] = TensorDataset(*self.read("test"))
 
@@ -139,7 +138,7 @@ class ImageDataModule(LightningDataModule):
             count = share(self.val_size, len(labels), self.num_classes)
             if count + self.num_classes > len(labels):
                 raise UserError(f"data.val_size={self.val_size} leaves too few of {len(labels)} images to train on")
-            train, val = _stratified(indices, labels, count)
+            train, val = stratified(indices, labels, count)
         return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(val))
 
     def limited(self, indices: Tensor, labels: Tensor) -> Tensor:
@@ -159,7 +158,7 @@ class ImageDataModule(LightningDataModule):
             of_class = [(labels[indices] == label).nonzero().flatten().tolist() for label in range(self.num_classes)]
             gone = [max(reversed(of_class), key=len).pop() for _ in range(surplus)]
             return torch.from_numpy(np.delete(indices.numpy(), gone))
-        _, kept = _stratified(indices.numpy(), labels[indices], count)
+        _, kept = stratified(indices.numpy(), labels[indices], count)
         return torch.from_numpy(np.sort(kept))
 
     def class_counts(self) -> list[int]:
@@ -190,7 +189,7 @@ class ImageDataModule(LightningDataModule):
         loader = self.loader("train", ShuffledBatches(size, fetched, self.seed, *self._ranks(), weights))
         loader.waiting = self.waiting
         if self.steps_per_execution > 1:
-            loader.steps_per_epoch = batches  # what len does not say of lists of batches
+            loader.batches_per_list, loader.steps_per_epoch = self.steps_per_execution, batches
         return loader
 
     def state_dict(self) -> dict[str, Any]:
@@ -229,7 +228,7 @@ class ImageDataModule(LightningDataModule):
         with self.waiting:
             parts = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
             batches = [self._train_batch(*part, position) for position, part in enumerate(parts, first)]
-        return batches if several > 1 else batches[0]
+        return BatchList(batches) if several > 1 else batches[0]
 
     def _train_batch(self, images: Tensor, labels: Tensor, position: int) -> Batch:
         if self.augment and self.trainer:
@@ -267,21 +266,3 @@ def resident(split: TensorDataset, device: torch.device) -> TensorDataset:
     if sum(tensor.nbytes for tensor in split.tensors) > free / 2:
         return split
     return TensorDataset(*(tensor.to(device) for tensor in split.tensors))
-
-
-def share(size: float | int, total: int, at_least: int) -> int:
-    """The number of images that a count, or a fraction in (0, 1), of ``total`` stands for; a fraction's is no less
-    than ``at_least``.
-    """
-    return max(round(size * total), at_least) if size < 1 else int(size)
-
-
-def _stratified(indices: np.ndarray[Any, Any], labels: Tensor, count: int) -> tuple[Any, Any]:
-    """Split ``indices`` into all but ``count`` and ``count``, both with the classes' shares of ``labels``."""
-    try:
-        rest, part = train_test_split(indices, test_size=count, stratify=labels.numpy(), random_state=SPLIT_SEED)
-    except ValueError as error:
-        raise UserError(
-            f"the {len(indices)} images cannot be split by class into {count} and the rest: {error}"
-        ) from error
-    return rest, part

@@ -3,25 +3,23 @@
 import json
 import os
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
 from experiments.errors import UserError, tell
 
 if TYPE_CHECKING:
-    from lightning import Trainer
+    from lightning import Callback
 
-    from experiments.callbacks import Pruning
     from experiments.sweeps.study import SharedStudy
 
 TRIAL = "EXPERIMENTS_TRIAL"  # the number of the trial that a process runs
-_UNDER_WAY: list["Pruning | None"] = []  # the job of this process
 
 
 @dataclass
@@ -37,10 +35,11 @@ class Outcome:
 class Job:
     """A task that never raises: a failing run leaves its traceback in its directory and the others go on.
 
-    As a trial of ``shared``, it tells the study by itself, from whatever process it runs in.
+    ``task`` receives a config, as Hydra's do, and the callbacks of its run beside those of the config. As a trial of
+    ``shared``, it tells the study by itself, from whatever process it runs in.
     """
 
-    task: TaskFunction
+    task: Callable[..., Any]
     shared: "SharedStudy | None" = None
 
     def __call__(self, config: Any) -> Outcome:
@@ -50,20 +49,17 @@ class Job:
             return self._try(config, outcome, self.shared, int(os.environ[TRIAL]))
         if self.shared is None:
             _go_on(config, Path(outcome.directory))
-        return self._run(config, outcome, None)
+        return self._run(config, outcome)
 
-    def _run(self, config: Any, outcome: Outcome, pruning: "Pruning | None") -> Outcome:
-        _UNDER_WAY.append(pruning)
+    def _run(self, config: Any, outcome: Outcome, *callbacks: "Callback") -> Outcome:
         try:
-            self.task(config)
+            self.task(config, callbacks)
         except Exception as error:
             outcome.mistake = isinstance(error, UserError)
             outcome.error = str(error) if outcome.mistake else f"{type(error).__name__}: {error}"
             if self.shared is None:
                 _tell(error)
             _leave_traceback(Path(outcome.directory), outcome.error)
-        finally:
-            _UNDER_WAY.pop()
         return outcome
 
     def _try(self, config: Any, outcome: Outcome, shared: "SharedStudy", number: int) -> Outcome:
@@ -102,30 +98,9 @@ class Job:
         return outcome
 
 
-def attach(trainer: "Trainer") -> None:
-    """Let a run be the job of this process, if it is one: its trial hears of every validation.
-
-    Raises:
-        UserError: if the run would start processes; they would run the whole multirun again.
-    """
-    if not _UNDER_WAY:
-        return
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size > 1 and not (environment and environment.creates_processes_externally):
-        raise UserError(
-            f"a run of {trainer.world_size} processes cannot be a job of a multirun: each of them would start the "
-            "whole multirun again. Run it without -m, let SLURM start the processes (hydra/launcher=submitit_slurm "
-            "hydra.launcher.tasks_per_node=2), or give each run one device (trainer.devices=1) and let "
-            "hydra.sweeper.workers=2 share the devices out"
-        )
-    pruning = _UNDER_WAY[-1]
-    if pruning is not None:
-        trainer.callbacks.insert(0, pruning)  # type: ignore[attr-defined]  # checkpoint callbacks stay the last
-
-
 def _first_process() -> bool:
     """Whether this process speaks for all that SLURM may have started for this job."""
-    from experiments.runs import is_first_rank
+    from experiments.runs.run_directory import is_first_rank
 
     return is_first_rank()
 
@@ -150,7 +125,7 @@ def _tell(error: Exception) -> None:
 
 
 def _leave_traceback(directory: Path, error: str) -> None:
-    from experiments.runs import read_summary
+    from experiments.runs.run_directory import read_summary
 
     if (read_summary(directory) or {}).get("status") == "finished":  # the run of another command
         return

@@ -1,0 +1,123 @@
+"""Measure how long training takes, and images and steps a second."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from experiments.data.batches import as_batch_list
+
+
+@dataclass
+class _Lap:
+    seconds: float = 0.0
+    images: int = 0
+    steps: int = 0
+    waited: float = 0.0  # seconds; NaN where the data module does not say
+
+    def add(self, other: "_Lap") -> None:
+        self.seconds += other.seconds
+        self.images += other.images
+        self.steps += other.steps
+        self.waited += other.waited
+
+    @property
+    def rates(self) -> dict[str, float]:
+        if self.seconds <= 0:
+            return {}
+        rates = {
+            "images_per_second": self.images / self.seconds,
+            "steps_per_second": self.steps / self.seconds,
+            "data_share": self.waited / self.seconds,
+        }
+        return {name: round(rate, 4) for name, rate in rates.items() if not math.isnan(rate)}
+
+
+class Throughput(Callback):
+    """Times training.
+
+    ``seconds`` is training with validation, without set-up, test and report; it goes on counting in a resumed run.
+    ``rates`` are those of the training steps alone, in this process; loggers get each epoch's.
+    """
+
+    handles_batch_lists = True
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._started = math.nan
+        self.seconds = 0.0
+        self._total = _Lap()
+        self._epoch = _Lap()
+        self._paused = 0.0
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Images and optimizer steps a second, and the share of the time that data were waited for, where known."""
+        return self._total.rates
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds so far."""
+        return {"seconds": self._before + self._elapsed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._before = state_dict["seconds"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run of this trainer's before is over."""
+        self._started = math.nan
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start a lap."""
+        self._start_lap(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """A resumed run starts inside an epoch."""
+        if math.isnan(self._started):
+            self._start_lap(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the images."""
+        self._epoch.images += as_batch_list(batch).num_images
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Pause."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave validation out."""
+        self._epoch.seconds -= time.perf_counter() - self._paused
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write down the lap."""
+        lap = self._epoch
+        lap.seconds += time.perf_counter()
+        lap.steps += trainer.global_step
+        lap.waited += _waited(trainer)
+        self._total.add(lap)
+        seen = {f"throughput/{name}": value for name, value in lap.rates.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(seen, step=trainer.global_step - 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop."""
+        self.seconds = self._before + self._elapsed
+
+    @property
+    def _elapsed(self) -> float:
+        return 0.0 if math.isnan(self._started) else time.perf_counter() - self._started
+
+    def _start_lap(self, trainer: Trainer) -> None:
+        if math.isnan(self._started):
+            self._started = time.perf_counter()
+        self._epoch = _Lap(seconds=-time.perf_counter(), steps=-trainer.global_step, waited=-_waited(trainer))
+
+
+def _waited(trainer: Trainer) -> float:
+    clock = getattr(getattr(trainer, "datamodule", None), "waiting", None)
+    return clock.seconds if clock is not None else math.nan

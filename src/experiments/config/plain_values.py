@@ -1,0 +1,52 @@
+"""A composed config as plain, resolved values."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.errors import UserError
+
+
+def job_values(config: DictConfig) -> dict[str, Any]:
+    """What a job of a composed config, ``hydra`` included, would be given: plain values, resolved.
+
+    Raises:
+        UserError: if a value is missing that has no default, or cannot be resolved.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    config = copy.deepcopy(config)
+    job, before = HydraConfig.instance(), HydraConfig.instance().cfg
+    try:
+        job.set_config(config)  # what ${hydra:...} reads
+        with read_write(config.hydra), open_dict(config):
+            sweeps = str(config.hydra.mode) == "RunMode.MULTIRUN"
+            folder = [config.hydra.sweep.dir, config.hydra.sweep.subdir] if sweeps else [config.hydra.run.dir]
+            config.hydra.runtime.output_dir = str(Path(*map(str, folder)).absolute())
+            job.set_config(config)
+            del config["hydra"]
+        return plain(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
+    finally:
+        job.cfg = before
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A composed config as plain, resolved values.
+
+    Raises:
+        UserError: if a value is missing that has no default, or cannot be resolved.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{', '.join(missing)} must be given, as key=value")
+    try:
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}

@@ -1,0 +1,139 @@
+"""Read images of any size and mode, and bring them to what a network takes, by one rule."""
+
+import glob
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from experiments.errors import UserError
+
+# EPS would start Ghostscript; the others are names that Pillow knows without a reader.
+# FITS unpacks gzip before anyone has looked at its size.
+_NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "FITS"}
+
+
+@lru_cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _NOT_READ)
+
+
+def find(images: str | Path) -> list[Path]:
+    """The image files that a file, a folder (with its sub-folders) or a glob names, in order of their names.
+
+    Raises:
+        UserError: if there are none.
+    """
+    path = Path(images)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats()}
+        found = [
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+        ]
+    else:
+        found = [Path(name) for name in glob.glob(str(images), recursive=True) if Path(name).is_file()]
+    if not found:
+        raise UserError(f"images={images} names no image: it must be a file, a folder with images, or a glob")
+    return sorted(found)
+
+
+@contextmanager
+def refusing_bombs() -> Iterator[None]:
+    """Let Pillow refuse small files that unpack to gigabytes, where it would only warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def to_input(image: str | Path | Image.Image | Tensor, shape: Sequence[int], invert: bool = False) -> Tensor:
+    """Bring an image to uint8 (C, H, W) of the given shape, as ``data=image_folder`` does (``data.pixels``).
+
+    Args:
+        image: a file, a PIL image, or a uint8 tensor (H, W) or (channels, H, W).
+        shape: channels (1 or 3), height and width.
+        invert: turn dark strokes on light ground, as on paper, into light ones on dark, as in MNIST.
+
+    Raises:
+        ValueError: if the image cannot be read; the message says why.
+    """
+    try:
+        with _opened(image) as opened:
+            values = torch.from_numpy(to_pixels(opened, shape))
+    except UnidentifiedImageError as error:
+        raise ValueError("not an image of a known format") from error
+    except Exception as error:  # Pillow's readers raise whatever a broken file makes them stumble over
+        raise ValueError(str(error) or type(error).__name__) from error
+    return 255 - values if invert else values
+
+
+def _opened(image: str | Path | Image.Image | Tensor) -> Image.Image:
+    if isinstance(image, Tensor):
+        if image.dtype != torch.uint8:
+            raise ValueError(f"a tensor of {image.dtype}; images are uint8, from 0 to 255")
+        planes = image[None] if image.dim() == 2 else image
+        if planes.dim() != 3 or len(planes) not in (1, 3):
+            raise ValueError(f"a tensor of shape {tuple(image.shape)}; images are (H, W), (1, H, W) or (3, H, W)")
+        values = planes.cpu().permute(1, 2, 0).numpy()
+        return Image.fromarray(np.ascontiguousarray(values[..., 0] if len(planes) == 1 else values))
+    if isinstance(image, Image.Image):
+        return image.copy()
+    return Image.open(image, formats=formats())
+
+
+MAX_PIXELS = 89_000_000  # Pillow's own limit before it speaks of decompression bombs
+
+
+def to_pixels(image: Image.Image, shape: Sequence[int]) -> Any:
+    """Bring an image to uint8 (C, H, W) of the given shape, as a NumPy array.
+
+    The first frame, turned as its EXIF tag says. Deeper than 8 bits: scaled to 8. Transparency: laid on white.
+    Colour: to grey by Pillow's luma (ITU-R 601-2) or to RGB, as ``shape`` has channels. Another size: scaled to cover
+    it and cut around its centre, bilinear with antialiasing; the same size: untouched.
+
+    Raises:
+        ValueError: if it is too large, or its values mean nothing; Pillow's readers raise anything beside that.
+    """
+    channels, height, width = shape
+    mode = {1: "L", 3: "RGB"}[channels]
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
+    if min(image.size) < 1:
+        raise ValueError(f"{image.width} × {image.height} pixels")
+    image.draft(mode, (2 * width, 2 * height))  # JPEG decodes to a half, a quarter or an eighth by itself
+    picture = _eight_bits(ImageOps.exif_transpose(image))
+    if picture.has_transparency_data:
+        paper = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(paper, picture.convert("RGBA"))
+    picture = picture.convert(mode)
+    if picture.size != (width, height):
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
+    return np.array(picture).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits, and Lab colour, in a mode that Pillow converts further."""
+    if picture.mode == "LAB":
+        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(picture, lab, rgb, outputMode="RGB") or picture
+    if picture.mode not in ("I", "F") and not picture.mode.startswith("I;"):
+        return picture
+    values = np.asarray(picture, dtype=np.float64)
+    if not (values.min() >= 0 and values.max() <= 65535):  # false for NaN too
+        raise ValueError(f"its values, {values.min():g} to {values.max():g}, are not within 0 to 65535")
+    white = 65535
+    if picture.mode in ("I", "F"):  # they do not say how bright white is
+        white = next(top for top in (1, 255, 65535) if values.max() <= top and (top > 1 or picture.mode == "F"))
+    return Image.fromarray((values * (255 / white)).round().astype(np.uint8))

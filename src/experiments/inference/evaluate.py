@@ -1,0 +1,217 @@
+"""Measure a finished run again, from its directory alone, on its own test split or on other data."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+from yaml import YAMLError
+
+from experiments.config.checks.ranges import MATMUL_PRECISIONS
+from experiments.config.checks.sections import section
+from experiments.config.compose import compose
+from experiments.config.spelling import did_you_mean
+from experiments.data import ImageFolder
+from experiments.errors import UserError
+from experiments.inference.load import card_of, load, require_no_more_than
+from experiments.nets import Ensemble
+from experiments.runs.allowed_classes import check_allowed, check_paths
+from experiments.runs.checkpoint_files import read_checkpoint
+from experiments.runs.run_directory import best_checkpoint, read_config
+from experiments.runs.state_dicts import load_weights, net_weights, network_card
+from experiments.training.build import build_classifier, check_accelerator, constructing, facts, filled, make, net_of
+from experiments.training.process import prepare_process
+
+SPLIT = ("_target_", "split", "val_size", "test_size", "num_folds", "fold")  # what decides who is a validation image
+
+
+def evaluate(
+    run: str | Path | Sequence[str | Path],
+    checkpoint: str | Path | None = None,
+    data: str | None = None,
+    data_keys: Sequence[str] = (),
+    accelerator: str = "auto",
+    trust: Sequence[str] = (),
+    split: str = "test",
+) -> dict[str, float]:
+    """Return ``test/accuracy`` and the other test metrics of a run's best checkpoint.
+
+    Of several runs, the mean of their networks' probabilities is measured, on the data of the first. Other data must
+    have the image shape and the number of classes that the network was built for. They are normalised as the
+    network's own training data were. Computed in the run's precision.
+
+    Args:
+        run: the run directory, or those of an ensemble.
+        checkpoint: another checkpoint than the best.
+        data: another data set than the run's: a choice of ``conf/data``.
+        data_keys: the data set's own keys, such as ``data.root=<where its files lie now>``.
+        accelerator: as Lightning names them.
+        trust: packages of your own that the run's config may name.
+        split: ``test`` or ``val``: what to choose an ensemble's members by.
+
+    Raises:
+        UserError: if the directory holds no whole run, its config names what is not trusted, or the data or the
+            networks of an ensemble do not fit.
+    """
+    prepare_process()
+    check_accelerator(accelerator)
+    if split not in ("test", "val"):
+        raise UserError(f"split={split} is not one of test, val")
+    run, *others = [Path(run)] if isinstance(run, (str, Path)) else [Path(one) for one in run] or [Path()]
+    if others and checkpoint:
+        raise UserError("checkpoint= names one network's: leave it out for an ensemble of several runs")
+    if run.is_file():
+        raise UserError(f"run={run} is a file: name the run's directory, and a checkpoint in it by checkpoint=")
+    config = read_config(run)
+    parts = ("data", "model", "loss", "optimizer", "scheduler", "metrics")
+    check_allowed({part: config.get(part) for part in parts}, str(run / "config.yaml"), trust)
+    source = run / "config.yaml"
+    for part in ("data", "model", "loss", "optimizer"):
+        if not isinstance(config.get(part), dict) or "_target_" not in config[part]:
+            raise UserError(f"{source} is damaged: it names no {part}")
+    config = {"scheduler": None, "matmul_precision": "highest", **config, "metrics": config.get("metrics") or {}}
+    if (matmul := config["matmul_precision"]) not in MATMUL_PRECISIONS:
+        raise UserError(
+            f"{source} is damaged: matmul_precision={matmul} is not one of {', '.join(MATMUL_PRECISIONS)}"
+        )
+    torch.set_float32_matmul_precision(matmul)
+    if split == "val":
+        _require_same_validation(config, run, others)
+    path = Path(checkpoint) if checkpoint else best_checkpoint(run)
+    checkpoint_content = read_checkpoint(path)
+    card = checkpoint_content.get("hyper_parameters", {}).get("card") or {}
+    if data is None:
+        measured = _with_keys(config["data"], data_keys)
+        check_paths({"data": measured}, run, [argument.partition("=")[0] for argument in data_keys])
+    else:
+        card = network_card(checkpoint_content, path)
+        check_allowed(card["net"], str(path), trust)
+        measured = compose(f"data={data}", *data_keys)["data"]
+    module = make(measured)
+    same_set = measured["_target_"] == config["data"]["_target_"]
+    if same_set and _trained_the_run(module, config["data"], checkpoint_content, split):
+        _require_unseen(measured, config["data"], split)
+    if data is not None:
+        _require_fit(card, module, data)
+        config["model"]["net"] = card["net"]
+    if card.get("mean"):
+        module.mean, module.std = card["mean"], card["std"]  # what the network was trained with
+    if net := net_of(config["model"]):
+        weights = net_weights(checkpoint_content)
+        require_no_more_than(filled(net, module), weights, str(source), trust)
+    try:
+        classifier = build_classifier(config, module)
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"what {source} describes cannot be built: {str(error).splitlines()[0]}") from error
+    if not others:
+        load_weights(classifier, checkpoint_content.get("state_dict"), str(path))
+    else:
+        classifier.net = Ensemble([load(best_checkpoint(one), trust) for one in (run, *others)])
+        _require_alike(classifier.net.nets, (run, *others))
+    with constructing("lightning.Trainer"):
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            precision=section(config, "trainer").get("precision", "32-true"),
+        )
+    measure = trainer.test if split == "test" else trainer.validate
+    try:
+        results = measure(classifier, datamodule=module, verbose=False)
+    except MisconfigurationException as error:  # a data set of the user's own may lack the split
+        raise UserError(f"the {split} split cannot be measured: {str(error).splitlines()[0]}") from error
+    if len(results) != 1:
+        raise UserError(f"the {split} split has {len(results)} loaders: evaluate measures one")
+    return {name: float(value) for name, value in results[0].items()}
+
+
+def _with_keys(config: dict[str, Any], data_keys: Sequence[str]) -> dict[str, Any]:
+    """The run's own data config with some keys changed."""
+    for argument in data_keys:
+        key = argument.partition("=")[0].removeprefix("data.")
+        if key not in config:
+            raise UserError(
+                f"{argument}: the data set of this run, {config['_target_']}, has no such key."
+                f"{did_you_mean(key, list(config))} There are {', '.join(list(config)[1:])}"
+            )
+    try:
+        changes = OmegaConf.from_dotlist([argument.removeprefix("data.") for argument in data_keys])
+        return {**config, **OmegaConf.to_container(changes)}  # type: ignore[dict-item]
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{' '.join(data_keys)} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _trained_the_run(
+    module: LightningDataModule, trained: Mapping[str, Any], checkpoint: Mapping[str, Any], split: str
+) -> bool:
+    """Whether a data set of the run's kind holds the images that trained it: a folder, if its files are the same.
+
+    Raises:
+        UserError: if the run's folder has changed since, where its splits are drawn from all of its files.
+    """
+    if not isinstance(module, ImageFolder):
+        return True
+    before = (checkpoint.get("ImageFolder") or {}).get("files")
+    if before in (None, module.fingerprint):
+        return True
+    same_root = Path(str(trained.get("root"))).expanduser().resolve() == module.root.resolve()
+    if same_root and split in module.drawn:
+        raise UserError(
+            f"the files in {module.root} are not those that the run was trained with, so split={split} would be "
+            "drawn anew and hold images that trained it: restore them, or put images of their own into "
+            f"{module.root / split}"
+        )
+    return False
+
+
+def _require_unseen(measured: Mapping[str, Any], trained: Mapping[str, Any], split: str) -> None:
+    """Raise UserError where a split of the images that a run was trained with would hold some that trained it."""
+    for key in SPLIT if split == "val" else ("test_size", "split"):
+        if measured.get(key) != trained.get(key):
+            raise UserError(
+                f"data.{key}={measured.get(key)} with split={split} would measure images that the network was "
+                f"trained on: its run has data.{key}={trained.get(key)}"
+            )
+
+
+def _require_same_validation(config: Mapping[str, Any], run: Path, others: Sequence[Path]) -> None:
+    """Raise UserError where validation images of the first run may have trained another one."""
+    for other in others:
+        theirs = section(read_config(other), "data")
+        for key in SPLIT:
+            if (mine := config["data"].get(key)) != theirs.get(key):
+                raise UserError(
+                    f"{other} was trained with data.{key}={theirs.get(key)}, {run} with {mine}: one's validation "
+                    "images trained the other, so split=val says nothing of their ensemble"
+                )
+
+
+def _require_alike(nets: Iterable[nn.Module], sources: Sequence[Path]) -> None:
+    """Raise UserError unless networks take the same images, normalised alike, and know the same classes."""
+    first, *others = ({key: value for key, value in card_of(net).items() if key != "net"} for net in nets)
+    for other, source in zip(others, sources[1:], strict=True):
+        if differing := [f"{key}={other[key]} instead of {first[key]}" for key in first if other[key] != first[key]]:
+            raise UserError(f"{source} cannot be averaged with {sources[0]}: it has {', '.join(differing)}")
+
+
+def _require_fit(card: Mapping[str, Any], module: LightningDataModule, data: str) -> None:
+    """Raise UserError if a network cannot be measured on a data set."""
+    known = facts(module)
+    if missing := {"in_channels", "num_classes"} - set(known):
+        lacking = {"in_channels": "image_shape", "num_classes": "num_classes"}[missing.pop()]
+        raise UserError(f"data={data} does not say its {lacking}, so nothing tells whether the network fits it")
+    theirs = [known["in_channels"], *known["image_size"]], known["num_classes"]
+    ours = card["image_shape"], len(card["class_names"])
+    if theirs != ours:
+        has, wants = (
+            f"images of {' × '.join(map(str, shape))} in {classes} classes" for shape, classes in (theirs, ours)
+        )
+        raise UserError(f"data={data} has {has}; the network of this run was built for {wants}")

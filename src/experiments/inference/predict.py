@@ -1,0 +1,149 @@
+"""What a trained network says of images it has never seen."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from lightning import Fabric
+from PIL.Image import Image
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from experiments.data import normalize
+from experiments.data.image_files import find, refusing_bombs, to_input
+from experiments.errors import UserError
+from experiments.inference.load import card_of, load
+from experiments.runs.files import write_atomically
+from experiments.training.build import check_accelerator, constructing
+
+BATCH_SIZE = 256
+AnImage = str | Path | Image | Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The class that a network finds most probable, and the probability of every class by its name."""
+
+    predicted: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: bool = False) -> list[Prediction]:
+    """Classify images with a network of ``experiments.load``, on the device where it lies.
+
+    ``experiments.images.to_input`` states how an image is brought to the network's input.
+
+    Args:
+        net: a network that ``experiments.load`` returned; it is put into evaluation mode.
+        images: files, PIL images or uint8 tensors; or the name of a file, a folder or a glob.
+        invert: turn dark strokes on light ground into light ones on dark.
+
+    Raises:
+        UserError: if an image cannot be read.
+    """
+    if isinstance(images, (str, Path)):
+        images = find(images)
+    elif isinstance(images, Image) or (isinstance(images, Tensor) and images.dim() < 4):
+        images = [images]
+    found = []
+    for number, answer in enumerate(iterate_predictions(net, images, invert)):
+        if isinstance(answer, str):
+            raise UserError(f"image {number} cannot be read: {answer}")
+        found.append(answer)
+    return found
+
+
+def iterate_predictions(
+    net: nn.Module, images: Iterable[AnImage], invert: bool = False
+) -> Iterator[Prediction | str]:
+    """Classify images one batch after the other; in place of one that cannot be read, yield the reason."""
+    card = card_of(net)
+    shape, mean, std, names = (card[name] for name in ("image_shape", "mean", "std", "class_names"))
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise UserError(f"images are grey or RGB; this network takes inputs of {' × '.join(map(str, shape))}")
+    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    net.eval()
+
+    def prepared(image: AnImage) -> Tensor | str:
+        try:
+            return to_input(image, shape, invert)
+        except ValueError as error:
+            return str(error)
+
+    remaining = iter(images)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        while some := list(islice(remaining, BATCH_SIZE)):
+            with refusing_bombs():
+                inputs = list(pool.map(prepared, some))
+            readable = [image for image in inputs if isinstance(image, Tensor)]
+            answers = iter(())
+            if readable:
+                with torch.inference_mode():
+                    batch = normalize(torch.stack(readable).to(device), mean, std)
+                    probabilities = torch.softmax(net(batch), dim=1)
+                if probabilities.shape != (len(readable), len(names)):
+                    raise UserError(
+                        f"{type(net).__name__} gives {tuple(probabilities.shape)} for {len(readable)} images in "
+                        f"{len(names)} classes"
+                    )
+                answers = iter(probabilities.tolist())
+            for image in inputs:
+                yield image if isinstance(image, str) else _prediction(next(answers), names)
+
+
+def _prediction(probabilities: list[float], class_names: Sequence[str]) -> Prediction:
+    by_name = dict(zip(class_names, probabilities, strict=True))
+    best = max(by_name, key=lambda name: by_name[name])
+    return Prediction(best, by_name[best], by_name)
+
+
+def predict_files(
+    checkpoint: str | Path,
+    images: str,
+    output: str | Path,
+    invert: bool = False,
+    accelerator: str = "auto",
+    trust: Sequence[str] = (),
+) -> tuple[int, int]:
+    """Classify the files that ``images`` names into a CSV file; return how many were read and how many not.
+
+    Columns: ``file``, ``predicted``, ``probability``, ``probability/<class>`` for every class, ``error``.
+
+    Raises:
+        UserError: if the checkpoint or all the images are missing, or the output cannot be written.
+    """
+    check_accelerator(accelerator)
+    files = find(images)
+    net = load(checkpoint, trust)
+    with constructing("the accelerator"):
+        device = Fabric(accelerator=accelerator, devices=1).device
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    names = card_of(net)["class_names"]
+    table.writerow(["file", "predicted", "probability", *(f"probability/{name}" for name in names), "error"])
+    failed = 0
+    answers = track(
+        iterate_predictions(net.to(device), files, invert),
+        "images",
+        total=len(files),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    for file, answer in zip(files, answers, strict=True):
+        if isinstance(answer, str):
+            failed += 1
+            table.writerow([file, *[""] * (2 + len(names)), answer])
+        else:
+            values = [f"{answer.probabilities[name]:.6g}" for name in names]
+            table.writerow([file, answer.predicted, f"{answer.probability:.6g}", *values, ""])
+    # a file's name need not be text
+    write_atomically(Path(output), text.getvalue().encode("utf-8", "surrogateescape"))
+    return len(files) - failed, failed

@@ -1,0 +1,262 @@
+"""The LightningModule: loss, metrics and optimizer around any network that gives logits."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from experiments.data.batches import as_batch_list, steps_per_epoch
+from experiments.errors import UserError
+from experiments.learning.lightning_internals import (
+    call_before_optimizer_step,
+    count_logged_steps,
+    count_optimizer_step,
+    is_accumulating,
+)
+from experiments.learning.metrics import MeanLoss, at_least_32_bits
+
+STAGES = ("train", "val", "test")
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(LightningModule):
+    """Trains a network that maps normalised images (batch, C, H, W) to logits (batch, num_classes).
+
+    Logs ``loss`` and ``accuracy`` once an epoch as ``train/*``, ``val/*`` and ``test/*``, and ``train/loss_step``
+    every ``log_every_n_steps`` steps. ``metrics`` adds further ones to ``val/*`` and ``test/*``; they receive class
+    probabilities (batch, num_classes) and labels.
+
+    ``optimizer`` receives the parameters. ``scheduler`` receives the optimizer; one that takes ``total_steps`` gets
+    the run's number of optimizer steps and advances with each of them, any other advances once an epoch.
+    ``ReduceLROnPlateau`` watches ``val/loss`` (mode ``min``) or ``val/accuracy`` (mode ``max``).
+
+    A batch may be a list of batches, which then are as many optimizer steps (``steps_per_execution``): the same
+    weights bit for bit, and what Lightning costs a step is paid once a list.
+
+    ``card`` is what a checkpoint says of its network, in plain values; ``experiments.load`` rebuilds it from there.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loss: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        num_classes: int,
+        scheduler: Callable[..., LRScheduler] | None = None,
+        metrics: Mapping[str, Metric] | None = None,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters("num_classes", "card", logger=False)
+        self.net = net
+        self.loss = loss
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        if card and card["image_shape"]:
+            # Lightning's model summary and TensorBoard's graph follow it through the network
+            self.example_input_array = torch.zeros(1, *card["image_shape"])
+        extra = dict(metrics or {})
+        if taken := {"loss", "accuracy"} & set(extra):
+            raise ValueError(f"metrics.{taken.pop()} is there already: give the further metric another name")
+        self.metrics = nn.ModuleDict()
+        for stage in STAGES:
+            own = {"loss": MeanLoss(), "accuracy": MulticlassAccuracy(num_classes, average="micro")}
+            further = {} if stage == "train" else {name: metric.clone() for name, metric in extra.items()}
+            # A ModuleDict cannot have the key "train": that is a method of every module.
+            self.metrics[f"{stage}/"] = nn.ModuleDict({**own, **further})
+        self._taken: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, logits and labels of a list's first steps
+        self._loss_step: Tensor | None = None  # for the progress bar
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (batch, C, H, W) -> logits (batch, num_classes)."""
+        return self.net(images)
+
+    def stage_metrics(self, stage: str) -> Iterable[tuple[str, Metric]]:
+        """The stage's metrics by their name."""
+        return self.metrics[f"{stage}/"].items()  # type: ignore[operator]  # a ModuleDict of metrics
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One forward pass: the mean loss, a scalar, and the logits (batch, num_classes)."""
+        images, labels = batch
+        logits = self(images)
+        return self.loss(logits, labels), logits
+
+    def count(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Update the stage's metrics with a mean loss, logits (batch, num_classes) and labels."""
+        if not len(labels):  # of an odd number of images, a rank's share
+            return
+        (_, mean_loss), (_, accuracy), *further = self.stage_metrics(stage)
+        mean_loss.update(loss.detach(), len(labels))
+        # of mixed images, the class with the larger part counts
+        accuracy.update(logits.detach(), labels.argmax(1) if labels.is_floating_point() else labels)
+        if further:  # given logits, torchmetrics would guess from a batch's range that they are none
+            probabilities = torch.softmax(logits.detach().float(), dim=1)
+            for _, metric in further:
+                metric.update(probabilities, labels)
+
+    def log_epoch(self, stage: str) -> None:
+        """Log the stage's metrics over the epoch, summed over all ranks, and start anew."""
+        for name, metric in self.stage_metrics(stage):
+            # compute() has met the other ranks already
+            self.log(f"{stage}/{name}", metric.compute(), prog_bar=name == "accuracy", rank_zero_only=False)
+            metric.reset()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Of a list of batches, take all optimizer steps but the last, which is Lightning's."""
+        batches = as_batch_list(batch)
+        room = self.trainer.max_steps - self.trainer.global_step
+        if 0 < room < len(batches):
+            del batches[room:]
+        if before := batches[:-1]:
+            self._take_steps(before, batch_idx)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Return the loss of a batch; of a list, the last one's, beside the losses of all."""
+        step = self.trainer.global_step
+        last = as_batch_list(batch)[-1]
+        loss, logits = self.step(last)
+        if self._is_logged(step) and not is_accumulating(self.trainer):
+            self._log_step(step, loss)
+        if self._loss_step is not None:
+            self.log("train/loss_step", self._loss_step, prog_bar=True, logger=False)
+            self._loss_step = None
+        before, self._taken = self._taken, []
+        if not before:
+            self.count("train", loss, logits, last[1])
+            return loss
+        losses, all_logits, labels = zip(*before, (loss.detach(), logits.detach(), last[1]), strict=True)
+        stacked, all_labels = at_least_32_bits(torch.stack(losses)), torch.cat(labels)
+        # all batches but the last are equally large
+        total = stacked[:-1].sum() * len(labels[0]) + stacked[-1] * len(labels[-1])
+        self.count("train", total / len(all_labels), torch.cat(all_logits), all_labels)
+        return {"loss": loss, "losses": stacked}
+
+    def _take_steps(self, batches: list[Batch], batch_idx: int) -> None:
+        """Optimizer steps without Lightning's hooks around them, counted as Lightning counts them."""
+        trainer = self.trainer
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        schedules = [plan.scheduler for plan in trainer.lr_scheduler_configs if plan.interval == "step"]
+        averages = [average for average in trainer.callbacks if isinstance(average, WeightAveraging)]  # type: ignore[attr-defined]
+        for step, batch in enumerate(batches, trainer.global_step):
+            with trainer.precision_plugin.train_step_context():
+                loss, logits = self.step(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            if self._is_logged(step):
+                self._log_step(step, loss)
+                # callbacks that look at gradients now and then find them here too
+                call_before_optimizer_step(trainer, optimizer)
+            if trainer.gradient_clip_val is not None:
+                self.configure_gradient_clipping(
+                    optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+                )
+            optimizer.step()
+            count_optimizer_step(trainer)
+            for schedule in schedules:
+                schedule.step()
+            for average in averages:
+                average.on_train_batch_end(trainer, self, None, batch, batch_idx)
+            self._taken.append((loss.detach(), logits.detach(), batch[1]))
+        count_logged_steps(trainer, len(batches))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Where ``max_steps`` ends the run inside an epoch, let Lightning validate once more."""
+        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+            self.trainer.should_stop = True
+
+    def on_train_end(self) -> None:
+        """Take it back: Lightning would not start the next fit of this Trainer, such as a tuner's trials are."""
+        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+            self.trainer.should_stop = False
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does; in bf16 also for fused optimizers, where nothing scales gradients."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            kind = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0, kind)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _is_logged(self, step: int) -> bool:
+        return (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+    def _log_step(self, step: int, loss: Tensor) -> None:
+        self._loss_step = loss.detach()
+        for logger in self.loggers:
+            logger.log_metrics({"train/loss_step": self._loss_step.item()}, step=step)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one validation batch."""
+        self.count("val", *self.step(batch), batch[1])
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one test batch."""
+        self.count("test", *self.step(batch), batch[1])
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Class probabilities (batch, num_classes) of a batch of images, with or without labels."""
+        images = batch[0] if isinstance(batch, (tuple, list)) else batch
+        return torch.softmax(self(images), dim=1)
+
+    def on_train_epoch_end(self) -> None:
+        """Log ``train/*``."""
+        self.log_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/*``."""
+        self.log_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/*``."""
+        self.log_epoch("test")
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer and its schedule, in the form that Lightning expects."""
+        try:
+            optimizer = self.make_optimizer(self.parameters())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"the optimizer refuses its arguments: {error}") from error
+        if self.make_scheduler is None:
+            return optimizer
+        by_step = "total_steps" in inspect.signature(self.make_scheduler).parameters
+        steps = {"total_steps": self._total_steps()} if by_step else {}
+        try:
+            schedule = self.make_scheduler(optimizer, **steps)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the scheduler refuses its arguments: {error}") from error
+        plan: dict[str, Any] = {"scheduler": schedule, "interval": "step" if by_step else "epoch"}
+        if isinstance(schedule, ReduceLROnPlateau):
+            plan["monitor"] = "val/accuracy" if schedule.mode == "max" else "val/loss"
+            plan["frequency"] = self.trainer.check_val_every_n_epoch or 1
+        return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    def _total_steps(self) -> int:
+        trainer = self.trainer
+        steps = trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError(
+                "this scheduler needs to know the number of steps: set trainer.max_epochs or trainer.max_steps, "
+                "or use scheduler=constant"
+            )
+        per_epoch = steps_per_epoch(trainer.train_dataloader)
+        if per_epoch and trainer.max_epochs != -1:  # a list of batches is one of Lightning's batches
+            steps = per_epoch * max(trainer.max_epochs or 0, 1)
+            steps = min(steps, trainer.max_steps) if trainer.max_steps != -1 else steps
+        return int(steps)

@@ -1,0 +1,116 @@
+"""Curves beside loss and accuracy, over optimizer steps, and which of them share a chart."""
+
+import time
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from experiments.monitoring.loggers import log_values
+
+
+def _is_due(trainer: Trainer) -> bool:
+    """Whether the optimizer step that is about to be taken is one of those that are logged."""
+    return (trainer.global_step + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+
+class LearningRate(Callback):
+    """Logs the learning rate of each parameter group, as it is at every ``log_every_n_steps``-th optimizer step."""
+
+    handles_batch_lists = True
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """``learning_rate``, or ``learning_rate/<number>`` where there are several groups."""
+        if not _is_due(trainer):
+            return
+        groups = [group for each in trainer.optimizers for group in each.param_groups]
+        names = ["learning_rate"] if len(groups) == 1 else [f"learning_rate/{n}" for n in range(len(groups))]
+        values = {name: float(group["lr"]) for name, group in zip(names, groups, strict=True)}
+        log_values(trainer.loggers, values, trainer.global_step)
+
+
+class GradientNorm(Callback):
+    """Logs the 2-norm of all gradients before clipping, at every ``log_every_n_steps``-th optimizer step."""
+
+    handles_batch_lists = True
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """``gradient_norm``."""
+        if not _is_due(trainer) or not trainer.loggers:
+            return
+        gradients = [
+            parameter.grad
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        if gradients:
+            log_values(trainer.loggers, {"gradient_norm": float(get_total_norm(gradients))}, trainer.global_step)
+
+
+class EpochSeconds(Callback):
+    """Logs how long an epoch took, with its validations; one that a resumed run enters halfway is left out."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """``epoch_seconds``."""
+        if self._started is not None:
+            seconds = time.perf_counter() - self._started
+            log_values(trainer.loggers, {"epoch_seconds": seconds}, max(0, trainer.global_step - 1))
+        self._started = None
+
+
+class Layout(Callback):
+    """Gives TensorBoard's tab Custom Scalars its charts: train and validation of one metric in one of them."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the layout, once."""
+        if not trainer.is_global_zero:
+            return
+        stage_metrics = getattr(pl_module, "stage_metrics", None)  # a LightningModule of the user's own has none
+        further = [name for name, _ in stage_metrics("val")] if stage_metrics else []
+        names = dict.fromkeys(["accuracy", "loss", *further])
+        layout = {
+            "train and validation": {name: ["Multiline", [f"(train|val)/{name}$"]] for name in names},
+            "training": {
+                "loss of single steps": ["Multiline", ["train/loss_step$"]],
+                "learning rate": ["Multiline", [r"learning_rate(/\d+)?$"]],
+                "gradient norm": ["Multiline", ["gradient_norm$"]],
+                "images per second": ["Multiline", ["throughput/images_per_second$"]],
+                "seconds an epoch": ["Multiline", ["epoch_seconds$"]],
+            },
+        }
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(layout)
+
+
+class Histograms(Callback):
+    """Shows TensorBoard how weights and gradients are distributed, every ``every_n_steps`` optimizer steps."""
+
+    def __init__(self, every_n_steps: int = 200) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps={every_n_steps} must be at least 1")
+        self.every_n_steps = every_n_steps
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """``weights/<name>`` and ``gradients/<name>`` of every parameter, at the first step and then when due."""
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if trainer.global_step % self.every_n_steps or not trainer.is_global_zero or not loggers:
+            return
+        for name, parameter in getattr(pl_module, "net", pl_module).named_parameters():
+            for kind, values in (("weights", parameter), ("gradients", parameter.grad)):
+                finite = torch.empty(0) if values is None else values.detach().float().flatten()
+                finite = finite[finite.isfinite()]  # the writer refuses others
+                if finite.numel():
+                    for logger in loggers:
+                        logger.experiment.add_histogram(f"{kind}/{name}", finite.cpu(), trainer.global_step)

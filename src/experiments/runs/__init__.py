@@ -1,0 +1,1 @@
+"""What lies on disk: run directories, checkpoint files, and what may be loaded from them."""

@@ -1,0 +1,137 @@
+"""What is in a checkpoint, how it is written, read and trusted.
+
+A checkpoint is Lightning's, of tensors and plain values alone. ``hyper_parameters.card`` says how to rebuild the
+network: ``net`` (its resolved config), ``image_shape``, ``mean``, ``std`` and ``class_names``.
+"""
+
+import io
+import logging
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from experiments.errors import UserError
+from experiments.runs.files import relocate_paths, write_atomically
+
+log = logging.getLogger(__name__)
+MAX_VALUES, MAX_DEPTH = 20_000_000, 50
+ROLLING = re.compile(r"rolling-(?P<epoch>\d+)-(?P<step>\d+)\.ckpt")
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint that is whole, running no code from it.
+
+    Raises:
+        UserError: if the file is missing, damaged, no checkpoint, or holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _refuse_tricks(archive, path.stat().st_size)
+            damaged = archive.testzip()  # torch.load does not notice a flipped bit
+        if damaged is not None:
+            raise UserError(f"the checkpoint {path} is damaged: {damaged} does not match its checksum")
+        content = torch.load(path, map_location=map_location, weights_only=True)
+        _weigh(content, 0, {})
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged, or no checkpoint of tensors and plain values: {reason}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+    for key in ("state_dict", "hyper_parameters", "callbacks", "loops"):
+        if not isinstance(content.get(key, {}), dict):
+            raise UserError(f"{path} is no checkpoint: its {key} is a {type(content[key]).__name__}, not a mapping")
+    return content
+
+
+def _refuse_tricks(archive: zipfile.ZipFile, size: int) -> None:
+    """Raise ValueError if an archive is other than torch writes it: it might unpack to more than there is."""
+    members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
+        raise ValueError("its parts are compressed or encrypted, which torch's never are")
+    if sum(member.file_size for member in members) > size:
+        raise ValueError("its parts overlap: they claim more bytes than the file has")
+    if len({member.filename for member in members}) < len(members):
+        raise ValueError("it holds two parts of the same name")
+
+
+def _weigh(value: Any, depth: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """How many values there are, a shared one counted wherever it stands, and how deep they lie.
+
+    Raises:
+        ValueError: if there are more than a checkpoint has, or a tensor claims more values than the file holds.
+    """
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            raise ValueError(f"it holds a tensor of the layout {value.layout} on {value.device}, not plain numbers")
+        if value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            raise ValueError(f"a tensor claims the shape {tuple(value.shape)}, more than the file holds of it")
+        return 1, 0
+    if not isinstance(value, (dict, list, tuple, set)):
+        return 1, 0
+    if id(value) not in known:
+        known[id(value)] = (0, MAX_DEPTH)  # what holds itself is found to be too deep
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        below = [(0, 0)] if depth > MAX_DEPTH else [_weigh(part, depth + 1, known) for part in parts]
+        weight, height = 1 + sum(count for count, _ in below), 1 + max((high for _, high in below), default=0)
+        if max(depth, height) > MAX_DEPTH or weight > MAX_VALUES:
+            raise ValueError(f"it holds more than {MAX_VALUES:,} values, or lists nested more than {MAX_DEPTH} deep")
+        known[id(value)] = (weight, height)
+    return known[id(value)]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written atomically and durably, and read without running code.
+
+    ``moved`` names the folder a run lay in and the one it lies in now, for the paths that callbacks keep.
+    """
+
+    def __init__(self, moved: tuple[str, str] | None = None) -> None:
+        super().__init__()
+        self.moved = moved
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the target, flush to the disk, then rename."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getbuffer())
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read with ``weights_only``, whatever was asked for."""
+        content = read_checkpoint(path, map_location)
+        if self.moved is not None and "callbacks" in content:
+            content["callbacks"] = relocate_paths(content["callbacks"], *self.moved)
+        return content
+
+
+def rolling_name(epoch: int, step: int) -> str:
+    """The file name of a checkpoint to go on from."""
+    return f"rolling-{epoch:04d}-{step:07d}.ckpt"
+
+
+def rolling_files(folder: Path) -> list[tuple[int, Path]]:
+    """Step and path of every checkpoint to go on from, the newest first."""
+    found = [(match, path) for path in folder.glob("rolling-*.ckpt") if (match := ROLLING.fullmatch(path.name))]
+    return sorted(((int(match["step"]), path) for match, path in found), reverse=True)
+
+
+def newest_undamaged(folder: Path) -> Path | None:
+    """The newest checkpoint to go on from that is whole; says which ones it passes over, and why."""
+    for _, path in rolling_files(folder):
+        try:
+            read_checkpoint(path)
+        except UserError as error:
+            log.warning("passed over: %s", error)
+        else:
+            return path
+    return None

@@ -1,0 +1,43 @@
+"""Secrets: never in a config, since configs are written down; taken out of what a run records besides."""
+
+import os
+import re
+from collections.abc import Mapping
+
+REMOVED = "<removed>"
+_WORDS = "api_?key|access_?key|private_?key|token|secret|passwd|password|credentials?"
+_NAME = re.compile(rf"(?:^|[_\-.])(?:{_WORDS})$", re.IGNORECASE)
+_IN_URL = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
+_ASSIGNED = re.compile(rf"\b([\w.\-]*(?:{_WORDS})[\"']?\s*[=:]\s*[\"']?)[^\s\"',}}]{{4,}}", re.IGNORECASE)
+
+
+# how well-known services begin their keys: GitHub, Hugging Face, OpenAI and the like, AWS, Slack, Google
+_SHAPES = re.compile(
+    r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_\w{20,}|sk-[\w\-]{20,}|AKIA[0-9A-Z]{16}|xox[abprs]-[\w\-]{10,}"
+    r"|AIza[\w\-]{30,})"
+)
+
+
+def in_environment() -> dict[str, str]:
+    """The environment's variables that hold a secret, by their names."""
+    return {name: value for name, value in os.environ.items() if len(value) >= 8 and _NAME.search(name)}
+
+
+def holds_secret(name: str, value: object, known: Mapping[str, str]) -> bool:
+    """Whether a config's value is a secret: by its key, by its form, or since the environment holds it as one."""
+    if not isinstance(value, str) or not value:
+        return False
+    return bool(
+        _NAME.search(name)
+        or _IN_URL.search(value)
+        or _SHAPES.search(value)
+        or any(secret in value for secret in known.values())
+    )
+
+
+def redacted(text: str) -> str:
+    """The text without what is, or looks like, a secret."""
+    for secret in sorted(in_environment().values(), key=len, reverse=True):
+        text = text.replace(secret, REMOVED)
+    text = _IN_URL.sub(REMOVED, _SHAPES.sub(REMOVED, text))
+    return _ASSIGNED.sub(rf"\g<1>{REMOVED}", text)

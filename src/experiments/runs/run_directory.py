@@ -1,0 +1,128 @@
+"""The run directory: what a run leaves, and reading it back.
+
+config.yaml        the resolved config
+overrides.yaml     what was typed
+environment.json   versions, machine, git commit, command
+git.diff           uncommitted changes to the code, if any
+checkpoints/       best.ckpt and the last ones
+summary.json       results; written last, so its existence means that the run is over
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import Timeout
+
+from experiments.errors import UserError
+from experiments.runs.files import MAX_BYTES, lock
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for all ranks of its run."""
+    from lightning.pytorch.utilities import rank_zero_only  # runs are also read without torch
+
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+@contextmanager
+def hold_lock(run_dir: Path) -> Iterator[None]:
+    """Work in a run directory as the only process; other ranks of the same run stand behind the first.
+
+    Raises:
+        UserError: if another process works there.
+    """
+    if not is_first_rank():
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock(run_dir).acquire(timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"another process works in {run_dir}: wait for it, or name another run") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values alone; no aliases, which make a few lines stand for billions."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias, which no run writes")
+        return super().compose_node(parent, index)
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """The resolved config of a run: plain values, not to be built before ``check_allowed`` has seen them.
+
+    Raises:
+        UserError: if the file is missing, damaged or larger than any config is.
+    """
+    path = run_dir / "config.yaml"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path} cannot be read: it is larger than {MAX_BYTES:,} bytes, which no config is")
+        config = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except FileNotFoundError:
+        raise UserError(
+            f"{run_dir} is no run directory: it has no config.yaml. Name one, such as runs/<name>/<id>"
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, or a number beyond all bounds
+        raise UserError(f"{path} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    except RecursionError:
+        raise UserError(f"{path} cannot be read: it is nested too deep") from None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise UserError(f"{path} holds no config")
+    return config
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """The summary of a run that is over; None if it is not.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    path = run_dir / "summary.json"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES:,} bytes, which no summary is")
+        summary = json.loads(path.read_text())
+        if not isinstance(summary, dict):
+            raise ValueError(f"it holds a {type(summary).__name__}, not a mapping")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return summary
+
+
+def best_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint that a run's test result is of.
+
+    Raises:
+        UserError: if the run left none.
+    """
+    summary = read_summary(run_dir) or {}
+    name = summary.get("best_checkpoint") or "checkpoints/best.ckpt"
+    if not isinstance(name, str) or "\0" in name:
+        raise UserError(f"{run_dir / 'summary.json'} names no file as its best_checkpoint")
+    path = run_dir / name
+    if run_dir.resolve() not in path.resolve().parents:
+        raise UserError(f"{run_dir / 'summary.json'} names a checkpoint outside its run: {path}")
+    if not path.is_file():
+        raise UserError(f"{run_dir} has no best checkpoint: {path} is missing")
+    return path
+
+
+def checkpoint_of(run: str | Path | None, checkpoint: str | Path | None) -> Path:
+    """The checkpoint that a command names: a run's best, or a file of its own.
+
+    Raises:
+        UserError: unless one of the two is given.
+    """
+    if (run is None) == (checkpoint is None):
+        raise UserError("name either run=<run directory>, for its best checkpoint, or checkpoint=<file>")
+    return best_checkpoint(Path(run)) if run is not None else Path(checkpoint or "")

@@ -1,0 +1,42 @@
+"""Say what a multirun needs to have installed, before Hydra looks for it."""
+
+from collections.abc import Sequence
+from importlib import metadata
+from importlib.util import find_spec
+
+from experiments.config.installation import install_command
+
+EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
+
+
+def missing_extra(arguments: Sequence[str]) -> str | None:
+    """What has to be installed, or removed, for the sweeper and launcher on the command line."""
+    chosen = dict(argument.partition("=")[::2] for argument in arguments)
+    launcher = EXTRAS.get(chosen.get("hydra/launcher", ""))
+    if launcher and not installed(f"hydra_plugins.hydra_{launcher}_launcher"):
+        return f"hydra/launcher={chosen['hydra/launcher']} needs a package more: {install_command(launcher)}"
+    if chosen.get("hydra/sweeper") == "optuna" or chosen.get("sweep", "null") != "null":
+        return unfit_optuna()
+    return None
+
+
+def unfit_optuna() -> str | None:
+    """Why a sweep cannot use Optuna here."""
+    if installed("hydra_plugins.hydra_optuna_sweeper"):
+        return (
+            "the package hydra-optuna-sweeper is installed; it knows Optuna up to 2 and takes the name "
+            "hydra/sweeper=optuna from this project's sweeper: pip uninstall hydra-optuna-sweeper"
+        )
+    version = metadata.version("optuna") if installed("optuna") else None
+    if version is None or int(version.partition(".")[0]) != 5:
+        found = f"optuna {version} is installed" if version else "there is no optuna"
+        return f"sweeps need Optuna 5, and {found}: {install_command('sweep')}"
+    return None
+
+
+def installed(module: str) -> bool:
+    """Whether a module could be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its parent is there
+        return False

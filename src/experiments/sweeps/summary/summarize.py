@@ -1,0 +1,148 @@
+"""Summarize many runs: tables, a study's importances, files. Needs no torch."""
+
+import csv
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.config.installation import install_command
+from experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna import Study
+from experiments.sweeps.summary.runs import Run, runs_in
+from experiments.sweeps.summary.tables import over_seeds, ranked, repeat, rows, text
+
+
+def studies_in(folder: str | Path, storage: str | None) -> list["Study"]:
+    """The studies of a sweep's directory, or of a storage that is named.
+
+    Raises:
+        UserError: if a named storage cannot be read.
+    """
+    journal = Path(folder) / "study.journal"
+    if storage is None and not journal.is_file():
+        return []
+    from experiments.sweeps.requirements import unfit_optuna
+
+    if problem := unfit_optuna():
+        if storage is None:
+            return []
+        raise UserError(problem)
+    import optuna
+
+    from experiments.sweeps.storage import opened
+
+    address = storage or str(journal.absolute())
+    if "://" not in address and not Path(address).is_file():
+        raise UserError(f"storage={address}: there is no such file")
+    try:
+        connection = opened(address, os.getpid())
+        names = optuna.get_all_study_names(connection)
+        return [optuna.load_study(study_name=name, storage=connection) for name in names]
+    except Exception as error:  # whatever a database and its driver may say
+        raise UserError(f"the storage {address} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def join(runs: Sequence[Run], study: "Study", folder: str | Path) -> None:
+    """Give runs what the study knows of them: the value of trials whose summary has none, and what was lost."""
+    from experiments.sweeps.study import DIRECTORY, LOST, SWEEP
+
+    metric = study.user_attrs.get(SWEEP, {}).get("hydra.sweeper.metric", "val/accuracy")
+    by_directory = {os.path.abspath(Path(folder) / run.name): run for run in runs}
+    better = min if study.direction.name == "MINIMIZE" else max
+    for trial in study.get_trials(deepcopy=False):
+        run = by_directory.get(str(trial.user_attrs.get(DIRECTORY))) or by_directory.get(
+            os.path.abspath(Path(folder) / str(trial.number))  # the folder was moved
+        )
+        if run is None:
+            continue
+        run.varied |= {name: run.varied.get(name, value) for name, value in trial.params.items()}
+        if trial.intermediate_values:
+            run.summary[metric] = better(trial.intermediate_values.values())
+        if LOST in trial.user_attrs:
+            run.status = "interrupted"
+
+
+def counts(study: "Study") -> str:
+    """How many trials there are of each kind."""
+    from experiments.sweeps.study import STATUS, counted
+
+    states = [STATUS[trial.state] for trial in counted(study)]
+    listed = ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(STATUS.values()) if name in states)
+    return (
+        f"study {study.study_name}: {len(states)} trials, {listed}" if states else f"study {study.study_name}: empty"
+    )
+
+
+def importance(study: "Study") -> dict[str, float]:
+    """How much of the difference between finished trials each parameter explains; empty where that cannot be told."""
+    import optuna
+
+    try:
+        return dict(optuna.importance.get_param_importances(study))
+    except (ValueError, RuntimeError, ZeroDivisionError):  # too few trials, or all alike
+        return {}
+
+
+def summarize(
+    folder: str | Path,
+    metric: str | None = None,
+    output: str | Path | None = None,
+    storage: str | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Run]:
+    """Show a folder of runs; with ``output``, write ``summary.csv``, ``summary.md`` and pictures there.
+
+    Args:
+        folder: holds run directories, at any depth.
+        metric: what runs are ranked by; the sweep's own, or ``val/accuracy``. The smallest ``*loss*`` is the best.
+        storage: where the study of a sweep is, if not in ``study.journal`` of the folder.
+
+    Raises:
+        UserError: if there is nothing to show.
+    """
+    runs, studies = runs_in(folder), studies_in(folder, storage)
+    for study in studies:
+        join(runs, study, folder)
+    own = next((study.user_attrs.get("sweep", {}).get("hydra.sweeper.metric") for study in studies), None)
+    metric = metric or own or "val/accuracy"
+    minimize = studies[0].direction.name == "MINIMIZE" if own == metric else "loss" in metric
+    runs = ranked(runs, metric, minimize)
+    if not any(metric in run.summary for run in runs) and any(run.status == "finished" for run in runs):
+        known = sorted({name for run in runs for name in run.summary if "/" in name})
+        raise UserError(f"metric={metric} is in no run's summary; there are {', '.join(known)}")
+    table, seeds = rows(runs, metric), over_seeds(runs, metric, minimize)
+    weights = [(study, importance(study)) for study in studies]
+    parts = [text(table), text(seeds)]
+    for study, one in weights:
+        parts += [counts(study), text([{"parameter": name, "importance": value} for name, value in one.items()])]
+    if runs[0].status == "finished":
+        parts.append(f"the best again, with test: {repeat(runs[0])}")
+    for part in filter(None, parts):
+        say(part + "\n")
+    if output is not None:
+        write(Path(output), table, seeds, say)
+        from experiments.sweeps.summary.pictures import can_draw, draw
+
+        if can_draw():
+            say(f"pictures: {', '.join(str(path) for path in draw(runs, weights, metric, minimize, Path(output)))}")
+        else:
+            say(f"no pictures: they need matplotlib ({install_command('plot')})")
+    return runs
+
+
+def write(
+    folder: Path, table: Sequence[Mapping[str, Any]], seeds: Sequence[Mapping[str, Any]], say: Callable[[str], None]
+) -> None:
+    """``summary.csv`` and ``summary.md``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(name for row in table for name in row))
+    with (folder / "summary.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(table)
+    tables = [text(part, markdown=True) for part in (table, seeds) if part]
+    (folder / "summary.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
+    say(f"tables: {folder / 'summary.csv'}, {folder / 'summary.md'}")

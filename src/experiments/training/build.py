@@ -1,0 +1,227 @@
+"""Build objects from a config: the only module that instantiates."""
+
+import inspect
+import math
+import os
+import pkgutil
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from experiments.data import ImageDataModule
+from experiments.errors import UserError
+from experiments.runs.checkpoint_files import AtomicCheckpointIO
+from experiments.runs.state_dicts import load_initial_weights
+from experiments.training.steps_per_execution import steps_per_execution
+
+Config = Mapping[str, Any]
+REFUSALS = (
+    InstantiationException,
+    MisconfigurationException,
+    OmegaConfBaseException,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    ImportError,
+    AttributeError,
+)
+ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
+
+
+@dataclass
+class Experiment:
+    """What a config describes, ready for ``trainer.fit(classifier, data)``."""
+
+    data: LightningDataModule
+    classifier: LightningModule
+    trainer: Trainer
+
+
+@contextmanager
+def constructing(target: str) -> Iterator[None]:
+    """Turn a constructor's refusal of its arguments into a UserError that gives the reason alone."""
+    try:
+        yield
+    except REFUSALS as error:
+        cause = error.__cause__ or error if isinstance(error, InstantiationException) else error
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"{target} cannot be built: {str(cause).strip()}") from error
+
+
+def make(config: Config, **objects: Any) -> Any:
+    """Call a config's ``_target_`` with its other keys, and with ``objects`` that are built already.
+
+    Raises:
+        UserError: if the target cannot be found, or refuses its arguments.
+    """
+    with constructing(config["_target_"]):
+        if objects:  # as partial arguments: passed through Hydra they would be copied and converted
+            return instantiate({**config, "_partial_": True}, _convert_="all")(**objects)
+        return instantiate(dict(config), _convert_="all")
+
+
+def accepted_arguments(target: str, offered: Config) -> dict[str, Any]:
+    """Those of the ``offered`` arguments that the target's signature names."""
+    with constructing(target):
+        parameters = inspect.signature(pkgutil.resolve_name(target)).parameters
+    return {name: value for name, value in offered.items() if name in parameters}
+
+
+def facts(data: LightningDataModule) -> dict[str, Any]:
+    """What a network may want to know of the data: its classes, channels, image size and number of features."""
+    found = {}
+    if (num_classes := getattr(data, "num_classes", None)) is not None:
+        found["num_classes"] = num_classes
+    if (shape := getattr(data, "image_shape", None)) is not None:
+        channels, *sides = shape
+        found |= {"in_channels": channels, "image_size": sides, "in_features": math.prod(shape)}
+    return found
+
+
+def filled(config: Config, data: LightningDataModule) -> dict[str, Any]:
+    """The network's config with what it leaves null filled in from the data."""
+    known = accepted_arguments(config["_target_"], facts(data))
+    return {**config, **{name: value for name, value in known.items() if config.get(name) is None}}
+
+
+def net_of(model: Config) -> Config | None:
+    """The network's config, if the model has one and takes one: a LightningModule of a user's own may do without."""
+    return model.get("net") if accepted_arguments(model["_target_"], {"net": None}) else None
+
+
+def weighted(config: Config, data: LightningDataModule) -> dict[str, Any]:
+    """The loss's config; one that takes ``class_counts`` and leaves them null gets those of the train split."""
+    if "class_counts" in accepted_arguments(config["_target_"], {"class_counts": None}) and not config.get(
+        "class_counts"
+    ):
+        if not hasattr(data, "class_counts"):
+            raise UserError(
+                f"{config['_target_']} needs loss.class_counts: {type(data).__name__} does not count them"
+            )
+        return {**config, "class_counts": data.class_counts()}  # reads the data
+    return dict(config)
+
+
+def build_data(config: Config) -> LightningDataModule:
+    """The data set, from all that stands in its group."""
+    try:
+        data: LightningDataModule = make(config["data"])
+    except UserError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UserError(f"{error}; data=custom gives a data set of your own no key but those you add") from error
+    return data
+
+
+def build_classifier(config: Config, data: LightningDataModule) -> LightningModule:
+    """The LightningModule around the network, with what it takes of loss, optimizer, scheduler, metrics and card."""
+    net = filled(own, data) if (own := net_of(config["model"])) else {}
+    card = {
+        "net": net,
+        "image_shape": list(getattr(data, "image_shape", [])),
+        "mean": list(getattr(data, "mean", [])),
+        "std": list(getattr(data, "std", [])),
+        "class_names": list(getattr(data, "class_names", [])),
+    }
+    offered = {
+        "net": lambda: make(net),
+        "loss": lambda: make(weighted(config["loss"], data)),
+        "optimizer": lambda: make(config["optimizer"]),
+        "scheduler": lambda: config["scheduler"] and make(config["scheduler"]),
+        "metrics": lambda: {name: make(filled(one, data)) for name, one in config["metrics"].items() if one},
+        "num_classes": lambda: facts(data).get("num_classes"),
+        "card": lambda: card,
+    }
+    rest = {name: value for name, value in config["model"].items() if name != "net"}
+    taken = {name: create() for name, create in accepted_arguments(rest["_target_"], offered).items()}
+    module: LightningModule = make(rest, **taken)
+    return module
+
+
+def compile_in_place(module: LightningModule) -> None:
+    """Let torch.compile the network (all of a module without one) at its first batch; names of weights stay.
+
+    Raises:
+        UserError: if there is no C++ compiler, which torch would say in the middle of that batch.
+    """
+    default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = (shlex.split(os.environ.get("CXX", "")) or [default])[0]
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"compile=true needs a C++ compiler, and there is no {compiler}: install one, name yours in the "
+            "environment variable CXX, or set compile=false"
+        )
+    getattr(module, "net", module).compile()
+
+
+def use_channels_last(module: LightningModule, asked: bool | str, device: torch.device) -> None:
+    """Let 2-d convolutions work on images whose channels lie together, which CPUs do faster; ``auto`` is there alone.
+
+    The weights are the same to the last digits: sums are taken in another order.
+    """
+    if asked is True or (asked == "auto" and device.type == "cpu"):
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                part.to(memory_format=torch.channels_last)
+
+
+def check_accelerator(name: str) -> None:
+    """Raise UserError, naming the accelerators present, if ``name`` is an accelerator that is not."""
+    present = [known for known, accelerator in ACCELERATORS.items() if accelerator.is_available()]
+    usable = {"auto", *present, *(["gpu"] if len(present) > 1 else [])}
+    if name in (*ACCELERATORS, "gpu") and name not in usable:
+        raise UserError(
+            f"trainer.accelerator={name} is not available on this machine; present: {', '.join(present)}. "
+            "trainer.accelerator=auto takes the best of them."
+        )
+
+
+def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
+    """The Trainer with its callbacks and loggers; a callback or logger that is null is off."""
+    check_accelerator(config["trainer"]["accelerator"])
+    callbacks = [make(callback) for callback in config["callbacks"].values() if callback]
+    loggers = [make(logger) for logger in (config["logger"] or {}).values() if logger]
+    moved = (moved_from, str(config["run_dir"])) if moved_from else None
+    plugins = [AtomicCheckpointIO(moved)]
+    trainer: Trainer = make(config["trainer"], callbacks=callbacks, logger=loggers, plugins=plugins)
+    return trainer
+
+
+def build(config: Config, moved_from: str | None = None) -> Experiment:
+    """Build everything that a composed config describes.
+
+    Args:
+        config: plain values, resolved: what ``experiments.compose`` returns.
+        moved_from: the folder that a resumed run lay in before.
+
+    Raises:
+        UserError: if the config names what does not exist, or values that do not go together.
+    """
+    torch.set_float32_matmul_precision(config["matmul_precision"])
+    data = build_data(config)
+    classifier = build_classifier(config, data)
+    if config["init_from"] is not None:
+        load_initial_weights(getattr(classifier, "net", classifier), config["init_from"])
+    if config["compile"]:
+        compile_in_place(classifier)
+    trainer = build_trainer(config, moved_from)
+    use_channels_last(classifier, config["channels_last"], trainer.strategy.root_device)
+    several = steps_per_execution(config["steps_per_execution"], data, classifier, trainer)
+    if isinstance(data, ImageDataModule):
+        data.steps_per_execution = several
+    return Experiment(data, classifier, trainer)

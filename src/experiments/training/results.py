@@ -1,0 +1,86 @@
+"""Gather the results of a run, and tell loggers and the report how it ended."""
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+
+from experiments.callbacks import MetricHistory, Throughput
+from experiments.callbacks.history import find_callback
+from experiments.monitoring.loggers import log_end
+from experiments.monitoring.report import Report
+from experiments.runs.checkpoint_files import read_checkpoint
+from experiments.training.build import Experiment
+from experiments.training.process import device_name
+
+log = logging.getLogger(__name__)
+
+
+def collect_results(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What training came to, at its end or where it failed; None where it did not come so far."""
+    trainer = experiment.trainer
+    throughput, history = find_callback(trainer, Throughput), find_callback(trainer, MetricHistory)
+    best = best_checkpoint_callback(trainer)
+    seconds = throughput.seconds or throughput.state_dict()["seconds"] if throughput else math.nan
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    at_best = {**logged, **(history.best(best) if history else {})}
+    if best and best.monitor == "val/accuracy" and best.best_model_score is not None:
+        at_best["val/accuracy"] = float(best.best_model_score)
+    net = getattr(experiment.classifier, "net", experiment.classifier)
+    values: dict[str, Any] = {
+        "val/accuracy": at_best.get("val/accuracy"),
+        "val/loss": at_best.get("val/loss"),
+        "best_checkpoint": os.path.relpath(best.best_model_path, config["run_dir"]) if best else None,
+        "best_epoch": read_checkpoint(best.best_model_path)["epoch"] if best else None,
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "train_seconds": round(seconds, 3),
+        **(throughput.rates if throughput else {}),
+        "device": device_name(trainer),
+        "seed": config["seed"],
+        "train/loss": logged.get("train/loss"),
+        "train/accuracy": logged.get("train/accuracy"),
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+    }
+    return json_ready(values)
+
+
+def json_ready(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with None for what is not finite: JSON knows no NaN."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def report_end(experiment: Experiment, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+    """Tell the loggers how the run ended, and leave its report."""
+    trainer, classifier = experiment.trainer, experiment.classifier
+    log_end(trainer.loggers, summary)
+    if report := find_callback(trainer, Report):
+        on_rank_zero(report.write, trainer, config, summary, getattr(classifier, "net", classifier))
+
+
+def report_failure(experiment: Experiment, config: Mapping[str, Any], failed: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a run that failed: whatever can still be said. Returns its summary."""
+    try:
+        failed = {**collect_results(experiment, config), **failed}
+        report_end(experiment, config, failed)
+    except Exception as error:  # the run's own error is what its user must see
+        log.warning("the loggers were not told of the end: %s: %s", type(error).__name__, error)
+    return dict(failed)
+
+
+def best_checkpoint_callback(trainer: Trainer) -> ModelCheckpoint | None:
+    """The callback that kept a best checkpoint, if one did."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor != "step" and callback.best_model_path:
+            return callback
+    return None
+
+
+def on_rank_zero(function: Any, *arguments: Any) -> None:
+    """Call a function in the first of a run's processes alone."""
+    rank_zero_only(function)(*arguments)

@@ -1,0 +1,192 @@
+"""Fit, test, record: one run from its config to its summary. Knows no Hydra."""
+
+import logging
+import os
+import re
+import shlex
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, seed_everything
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from experiments.callbacks import MetricHistory, Pruning, Throughput
+from experiments.callbacks.history import find_callback
+from experiments.config.checks.check import config_mistakes, require_none
+from experiments.config.checks.classes import class_mistakes
+from experiments.config.installation import CHECKOUT, command
+from experiments.errors import Stopped, UserError
+from experiments.monitoring.loggers import log_start
+from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
+from experiments.runs.run_record import record_start, record_summary, record_traceback, reopen
+from experiments.training.build import Experiment, build, check_accelerator
+from experiments.training.process import (
+    device_name,
+    is_slow_in_bf16,
+    prepare_process,
+    require_no_new_processes,
+    show_messages,
+)
+from experiments.training.results import (
+    best_checkpoint_callback,
+    collect_results,
+    json_ready,
+    on_rank_zero,
+    report_end,
+    report_failure,
+)
+from experiments.training.resume import plan_resume
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    config: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+    may_start_processes: bool = True,
+) -> dict[str, Any]:
+    """Run a composed config to its end and leave a run directory; return what ``summary.json`` says.
+
+    Args:
+        config: plain values, resolved: what ``experiments.compose`` returns. With ``resume``, its ``run_dir`` is the
+            run to go on with, and the config stored there rules.
+        overrides: what was typed, for the record.
+        callbacks: what is called beside those of the config, and before them.
+        may_start_processes: false for a job of a multirun, where a process a device would start the multirun again.
+
+    Raises:
+        UserError: if the config cannot be run; the message says what to change.
+        Stopped: if a signal ended the run; it can be resumed.
+    """
+    require_none(config_mistakes(config, overrides))
+    prepare_process()
+    show_messages()
+    if config["check"]:
+        from experiments.training.dry_run import dry_run
+
+        return dry_run(config, overrides)
+    run_dir = Path(config["run_dir"])
+    with hold_lock(run_dir):
+        resume_plan = None
+        if config["resume"] and not (config["resume"] == "auto" and not (run_dir / "config.yaml").exists()):
+            resume_plan = plan_resume(config, overrides)
+            if resume_plan.finished:
+                log.info("the run in %s is finished: nothing to resume", typed_path(run_dir))
+                summary = read_summary(run_dir) or {}
+                if resume_plan.to_test:
+                    log.info("to measure it on the test split: %s run=%s", command("evaluate"), typed_path(run_dir))
+                return summary
+            config = resume_plan.config
+            if tensorboard := (config["logger"] or {}).get("tensorboard"):
+                tensorboard["purge_step"] = resume_plan.logged_steps
+        else:
+            check_accelerator(config["trainer"]["accelerator"])
+            on_rank_zero(record_start, run_dir, config, overrides, CHECKOUT or Path.cwd())
+        seed_everything(config["seed"], workers=True, verbose=False)
+        experiment, begun = None, resume_plan is None
+        try:
+            require_none(class_mistakes(config, overrides))
+            experiment = build(config, resume_plan.moved_from if resume_plan else None)
+            if resume_plan:
+                resume_plan.require_fit(experiment.data, experiment.trainer.world_size)
+                on_rank_zero(reopen, run_dir, resume_plan.record)
+            begun = True
+            if not may_start_processes:
+                require_no_new_processes(experiment.trainer)
+            experiment.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]  # checkpoints stay the last
+            summary = fit_and_test(experiment, config, resume_plan.checkpoint if resume_plan else None)
+        except Stopped as stopped:
+            if not is_first_rank():  # the first rank speaks for all; another's exit code would kill it
+                raise SystemExit(0) from None
+            log.warning("%s; go on with: %s resume=%s", stopped, command("train"), typed_path(run_dir))
+            raise
+        except Exception as error:
+            error = as_user_error(error, config)
+            mistake = isinstance(error, UserError)
+            if begun:  # a run that was not gone on with stays as it was
+                failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "seed": config["seed"]}
+                if experiment is not None:
+                    failed = report_failure(experiment, config, failed)
+                on_rank_zero(record_summary, run_dir, failed)
+                if not mistake:
+                    on_rank_zero(record_traceback, run_dir, traceback.format_exc())
+            if mistake:
+                raise error from None
+            raise
+        on_rank_zero(record_summary, run_dir, summary)
+    on_rank_zero(_say_result, summary, run_dir)
+    return summary
+
+
+def as_user_error(error: Exception, config: Mapping[str, Any]) -> Exception:
+    """A UserError for a fault that the user can mend, such as too little memory; otherwise the error itself."""
+    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if out_of_memory and not isinstance(error, UserError):
+        return UserError(
+            f"out of memory: {str(error).splitlines()[0]} Lower data.batch_size (now "
+            f"{config['data'].get('batch_size')}; trainer.accumulate_grad_batches keeps the effective size) or the "
+            "network's width, or use trainer.precision=bf16-mixed."
+        )
+    if isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error):
+        return UserError(
+            f"batch normalisation cannot take a batch of one image: choose another data.batch_size (now "
+            f"{config['data'].get('batch_size')}; the last batch is what is left over), or model.net.norm=layer"
+        )
+    if isinstance(error, ValueError) and "val_check_interval" in str(error):  # seen when the data have been read
+        return UserError(f"trainer.{str(error).splitlines()[0].strip('`')}".replace("`", ""))
+    if isinstance(error, MisconfigurationException):  # Lightning's own word for a config that cannot be
+        return UserError(str(error))
+    return error
+
+
+def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: Path | None = None) -> dict[str, Any]:
+    """Train, from a checkpoint if given, then evaluate the best one on the test split once; return the summary."""
+    data, classifier, trainer = experiment.data, experiment.classifier, experiment.trainer
+    net = getattr(classifier, "net", classifier)
+    on_rank_zero(_say_start, experiment)
+    log_start(trainer.loggers, config, net)
+    # checkpoint callbacks stay the last
+    trainer.callbacks[:0] = [Throughput(), MetricHistory()]  # type: ignore[attr-defined]
+    trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+
+    pruned = (pruning := find_callback(trainer, Pruning)) is not None and pruning.pruned
+    summary = {"status": "pruned" if pruned else "finished", **collect_results(experiment, config)}
+    if config["test"]:
+        path = best.best_model_path if (best := best_checkpoint_callback(trainer)) else None
+        (results,) = trainer.test(classifier, datamodule=data, ckpt_path=path, weights_only=True, verbose=False)
+        summary |= json_ready({name: float(value) for name, value in results.items()})
+    report_end(experiment, config, summary)
+    return summary
+
+
+def typed_path(path: Path) -> str:
+    """A path as a user would type it: quoted where it must be, relative where it lies below the current folder."""
+    return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
+
+
+def _say_start(experiment: Experiment) -> None:
+    data, classifier = experiment.data, experiment.classifier
+    note = getattr(data, "note", "")
+    choice = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(data).__name__).lower()  # FashionMNIST: fashion_mnist
+    log.info("data=%s%s", choice, f" ({note})" if note else "")
+    log.info("device: %s", device_name(experiment.trainer))
+    if experiment.trainer.precision.startswith("bf16") and is_slow_in_bf16(experiment.trainer.strategy.root_device):
+        log.warning("this processor has no instructions for bf16: trainer.precision=32-true is faster on it")
+    log.info("%s", getattr(classifier, "net", classifier))
+
+
+def _say_result(summary: Mapping[str, Any], run_dir: Path) -> None:
+    where = typed_path(run_dir)
+    names = ("test/accuracy", "test/loss", "val/accuracy")
+    results = [f"{name} {summary[name]:.4f}" for name in names if summary.get(name) is not None]
+    speed = f" ({summary['images_per_second']:,.0f} images/s)" if "images_per_second" in summary else ""
+    log.info("%s  in %.1f s of training%s", "  ".join(results), summary["train_seconds"], speed)
+    log.info("run directory: %s", where)
+    ways = [typed_path(run_dir / "report.html")] if (run_dir / "report.html").exists() else []
+    ways += [f"tensorboard --logdir {where}"] if next(run_dir.rglob("events.out.tfevents.*"), None) else []
+    if ways:
+        log.info("look at it: %s", ", or ".join(ways))
