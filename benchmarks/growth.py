@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import UserError, stop
 from experiments.config.options import option, read
+from experiments.errors import UserError, stop
 
 
 @dataclass
@@ -44,8 +44,8 @@ def project(root: str, *overrides: str, repeat: int = 1, callbacks: Any = ()) ->
 
     import experiments
     from experiments.training.build import build
-    from experiments.training.run import fit_and_test
     from experiments.training.process import prepare_process
+    from experiments.training.run import fit_and_test
 
     prepare_process()
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +106,7 @@ def peak_by_hand(root: str, line: Connection) -> None:
     import torchmetrics  # noqa: F401
     from training import Training, by_hand
 
-    import experiments.run  # noqa: F401
+    import experiments.training.run  # noqa: F401
 
     by_hand(Training(root=root, epochs=2), "mlp", 64)()
     line.send(peak())

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from experiments.errors import UserError, stop
 from experiments.config.options import option, read
+from experiments.errors import UserError, stop
 
 
 @dataclass
@@ -102,9 +102,9 @@ def augmentation(options: Loading) -> dict[str, dict[str, float]]:
     from torch.nn import functional
     from torchvision.transforms import v2
 
-    from experiments.data.augmentation.warps import Affine, Elastic
-    from experiments.data.augmentation.shifts import Crop, Flip
     from experiments.data.augmentation.mixing import Cutmix, Cutout, Mixup
+    from experiments.data.augmentation.shifts import Crop, Flip
+    from experiments.data.augmentation.warps import Affine, Elastic
     from experiments.nets import MLP
 
     torch.manual_seed(0)

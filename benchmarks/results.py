@@ -24,10 +24,10 @@ from typing import Any
 from filelock import FileLock
 from rich.progress import track
 
-from experiments.runs.files import write_atomically
 from experiments.config.compose import compose
-from experiments.errors import UserError, stop
 from experiments.config.options import option, read
+from experiments.errors import UserError, stop
+from experiments.runs.files import write_atomically
 from experiments.runs.run_directory import read_summary
 
 ROOT = Path(__file__).resolve().parents[1]

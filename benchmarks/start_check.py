@@ -11,7 +11,7 @@ import time
 
 from compare import compare
 
-COMPOSE = "from experiments.composition import compose; config = compose('model=cnn')"
+COMPOSE = "from experiments.config.compose import compose; config = compose('model=cnn')"
 CHECK = f"{COMPOSE}; from experiments.check import mistakes; assert not mistakes(config)"
 LIGHT = "; import sys; assert not {'torch', 'lightning', 'numpy'} & set(sys.modules)"
 ALONE = f"""{COMPOSE}

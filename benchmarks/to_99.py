@@ -12,8 +12,8 @@ from typing import Any
 from compare import compare
 from training import Training, by_hand, project, torchvision_loaders
 
-from experiments.errors import UserError, stop
 from experiments.config.options import option, read
+from experiments.errors import UserError, stop
 
 
 @dataclass

@@ -25,8 +25,8 @@ from typing import Any
 
 from compare import compare
 
-from experiments.errors import UserError, stop
 from experiments.config.options import option, read
+from experiments.errors import UserError, stop
 
 MEAN, STD = 0.1307, 0.3081
 

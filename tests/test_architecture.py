@@ -53,22 +53,95 @@ def test_a_network_that_imports_more_is_found(line):
     assert strangers_in_a_network(f"{line}\n{source}")
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "data").glob("*.py")), ids=lambda path: path.name)
-def test_data_knows_neither_networks_nor_classifier(path):
-    allowed = ("experiments.data", "experiments.errors", "experiments.memory")
-    assert {name for name in own(path.read_text()) if not name.startswith(allowed)} == set()
-    assert "hydra" not in tops(path.read_text())
+#: From the lowest package to the highest. What stands in one row does not import one another, except as ``ALSO`` says.
+ORDER = (
+    ("errors",),
+    ("runs",),
+    ("config",),
+    ("nets", "data", "learning"),
+    ("callbacks",),
+    ("monitoring",),
+    ("training",),
+    ("sweeps", "inference"),
+)
+FLOOR = {package: number for number, row in enumerate(ORDER) for package in row}
+ALSO = {("learning", "experiments.data.batches")}  # a list of batches, which is no data set
 
 
-def test_the_classifier_knows_no_hydra_no_network_and_no_data_set():
-    source = (PACKAGE / "classifier.py").read_text()
-    known = {name for name in own(source) if not name.startswith(("experiments.errors", "experiments.metrics"))}
-    assert known == set()
-    assert not {"hydra", "omegaconf"} & tops(source)
+def package_of(module: str) -> str:
+    return module.split(".")[1]
 
 
-def test_run_knows_no_hydra():
-    assert not {"hydra", "omegaconf"} & tops((PACKAGE / "run.py").read_text())
+def climbing_imports(source: str, package: str) -> list[str]:
+    """The imports of a module in a package that lead to another package beside it, or above."""
+    found = []
+    for module in sorted(name for name in own(source) if package_of(name) in FLOOR):
+        other = package_of(module)
+        allowed = any(package == who and module.startswith(what) for who, what in ALSO)
+        if other != package and FLOOR[other] >= FLOOR[package] and not allowed:
+            found.append(module)
+    return found
+
+
+def test_every_package_has_its_place_in_the_order():
+    packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert packages | {"errors"} == set(FLOOR), "name new packages in ORDER, above all that they import"
+    files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+    assert files == {"__init__.py", "__main__.py", "errors.py"}, "modules belong in a package"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_point_down_only(path):
+    package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if package in ("__init__", "__main__"):  # they hand on what others have
+        return
+    found = climbing_imports(path.read_text(), package)
+    assert not found, (
+        f"{path.relative_to(PACKAGE)} imports {', '.join(found)}, which lies beside or above {package}: move what both "
+        "need into a lower package, or pass it as an argument"
+    )
+
+
+def test_an_import_that_climbs_is_found():
+    assert climbing_imports("from experiments.training.build import build", "callbacks")
+    assert climbing_imports("def f():\n    from experiments.nets import MLP", "learning")
+    assert climbing_imports("from experiments.data.batches import BatchList", "learning") == []
+    assert climbing_imports("from experiments.data.module import normalize", "learning")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_no_import_is_relative_or_dynamic(path):
+    tree = ast.parse(path.read_text())
+    relative = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    assert not relative, f"{path.name}:{relative[0].lineno}: import by the full name, experiments.<package>.<module>"
+    dynamic = {"import_module", "__import__"} & {
+        node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in ast.walk(tree)
+    }
+    # the package's own lazy names, and a class that a user's config names
+    allowed = path in (PACKAGE / "__init__.py", PACKAGE / "config" / "checks" / "targets.py")
+    assert allowed or not dynamic, f"{path.name}: a dynamic import hides what depends on what"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_no_module_is_too_long_to_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 250, "split it by subject"
+
+
+def test_no_package_is_too_wide_to_know():
+    wide = {
+        path.parent.relative_to(PACKAGE): count
+        for path in PACKAGE.rglob("__init__.py")
+        if (count := len(list(path.parent.glob("*.py")))) > 12
+    }
+    assert not wide, "at most a dozen files in a package"
+
+
+def test_learning_and_training_know_no_hydra():
+    everything = {path: path.read_text() for path in FILES}
+    knowing = {path for path, source in everything.items() if {"hydra", "omegaconf"} & tops(source)}
+    packages = {path.relative_to(PACKAGE).parts[0] for path in knowing}
+    assert not {"learning", "callbacks", "data", "nets"} & packages
+    assert {path.name for path in knowing if path.parent.name == "training"} == {"build.py"}  # which instantiates
 
 
 def test_only_build_instantiates_and_only_train_is_a_hydra_main():
@@ -81,6 +154,19 @@ def test_only_build_instantiates_and_only_train_is_a_hydra_main():
     assert [path.name for path, source in everything.items() if "@hydra.main" in source] == ["train.py"]
 
 
+def test_each_librarys_private_parts_are_reached_in_one_module():
+    homes = {
+        "hydra._internal": "hydra_internals.py",
+        "lightning": "lightning_internals.py",
+        "optuna": "optuna_internals.py",
+    }
+    for path in FILES:
+        for module in imports(path.read_text()):
+            library = next((name for name in homes if module.startswith(name)), None)
+            if library and any(part.startswith("_") for part in module.split(".")):
+                assert path.name == homes[library], f"{path.name} imports {module}"
+
+
 def test_nothing_imports_scripts_and_no_script_shadows_a_standard_module():
     import sys
 
@@ -89,13 +175,13 @@ def test_nothing_imports_scripts_and_no_script_shadows_a_standard_module():
 
 
 LIGHT = [
-    PACKAGE / name
-    for name in (
-        "__init__.py", "commands.py", "composition.py", "errors.py", "imports.py", "options.py",
-        "secrecy.py", "summarize.py",
-        *(f"{part}/{path.name}" for part in ("check", "sweeps") for path in sorted((PACKAGE / part).glob("*.py"))),
-    )
-]  # fmt: skip
+    PACKAGE / "__init__.py",
+    PACKAGE / "__main__.py",
+    PACKAGE / "errors.py",
+    *(PACKAGE / "config").rglob("*.py"),
+    *(PACKAGE / "sweeps").rglob("*.py"),
+    *(PACKAGE / "runs" / f"{name}.py" for name in ("files", "run_directory", "run_record", "redaction")),
+]
 PLUGINS = PACKAGE.parent / "hydra_plugins"
 
 
@@ -108,32 +194,19 @@ def test_light_modules_do_not_wait_for_torch(path):
     assert not {"torch", "lightning", "torchvision", "torchmetrics", "sklearn", "numpy"} & heads
 
 
-def test_hydras_plugins_stay_a_namespace_and_their_stub_imports_nothing_but_hydra_when_it_is_scanned():
+def test_hydras_plugins_stay_a_namespace_and_their_stub_imports_nothing_heavy_when_it_is_scanned():
     stubs = list(PLUGINS.glob("*.py"))
     assert [path.name for path in stubs] == ["experiments_sweepers.py"]  # an __init__.py would hide all other plugins
     top_level = [
         node for node in ast.parse(stubs[0].read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))
     ]
-    heads = imports("\n".join(ast.unparse(node) for node in top_level))
-    assert own("\n".join(ast.unparse(node) for node in top_level)) == {
-        "experiments.composition",
-        "experiments.composition.register_resolvers",
-        "experiments.config",
-        "experiments.config.conf_files",
-        "experiments.config.installation",
-        "experiments.config.installation.CONF",
-    }
-    assert {name.partition(".")[0] for name in heads} == {"typing", "hydra", "omegaconf", "experiments"}
+    text = "\n".join(ast.unparse(node) for node in top_level)
+    assert tops(text) == {"typing", "hydra", "omegaconf", "experiments"}
+    assert {package_of(name) for name in own(text)} == {"config"}
 
 
 def test_only_the_sweeps_that_need_it_know_optuna():
-    light = {PACKAGE / "sweeps" / f"{name}.py" for name in ("__init__", "grid", "launching", "needs")}
+    light = {PACKAGE / "sweeps" / f"{name}.py" for name in ("__init__", "multirun", "requirements", "workers")}
     knowing = {path for path in FILES if "optuna" in tops(path.read_text())}
-    assert (
-        knowing
-        == {
-            *(PACKAGE / "sweeps").glob("*.py"),
-            PACKAGE / "summarize.py",
-        }
-        - light
-    )
+    assert not knowing & light
+    assert {path.relative_to(PACKAGE).parts[0] for path in knowing} == {"sweeps"}

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runs.run_record import record_start
-from experiments.composition import CONF
 from experiments.config.compose import compose
+from experiments.config.installation import CONF
 from experiments.errors import UserError
+from experiments.runs.run_record import record_start
 
 ROOT = CONF.parent
 sys.path.append(str(ROOT / "benchmarks"))

@@ -4,7 +4,9 @@ For notebooks::
 
     import experiments
 
-    net = experiments.load("runs/mlp-digits/<id>/checkpoints/best.ckpt")  # plain nn.Module, evaluation mode
+    config = experiments.compose("model=cnn", "trainer.max_epochs=3", "run_dir=out")  # as the command line would
+    summary = experiments.train(config)  # what out/summary.json says
+    net = experiments.load("out/checkpoints/best.ckpt")  # plain nn.Module, evaluation mode
     for prediction in experiments.predict(net, "digits/*.png"):
         print(prediction.predicted, prediction.probability)
 """
@@ -15,23 +17,25 @@ if TYPE_CHECKING:
     from experiments.config.compose import compose as compose
     from experiments.inference.load import load as load
     from experiments.inference.predict import predict as predict
-    from experiments.learning.classifier import Classifier as Classifier
+    from experiments.learning import Classifier as Classifier
+    from experiments.training.build import build as build
     from experiments.training.run import train as train
 
-_HOME = {
-    "Classifier": "experiments.classifier",
-    "compose": "experiments.composition",
-    "load": "experiments.build",
-    "predict": "experiments.prediction",
-    "train": "experiments.run",
+_MODULES = {
+    "Classifier": "experiments.learning",
+    "build": "experiments.training.build",
+    "compose": "experiments.config.compose",
+    "load": "experiments.inference.load",
+    "predict": "experiments.inference.predict",
+    "train": "experiments.training.run",
 }
-__all__ = ["Classifier", "compose", "load", "predict", "train"]
+__all__ = ["Classifier", "build", "compose", "load", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:
     # Importing torch and lightning takes seconds; `train.py --help` must not wait for them.
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'experiments' has no attribute {name!r}; it has {', '.join(__all__)}")
     from importlib import import_module
 
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

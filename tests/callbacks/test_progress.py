@@ -4,8 +4,8 @@ import pytest
 from lightning import Trainer
 
 import experiments
-from experiments.training.build import build
 from experiments.callbacks import Progress, progress
+from experiments.training.build import build
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import pytest
 from torch import nn
 
 import experiments
-from experiments.training.build import build
 from experiments.callbacks import Pruning
 from experiments.errors import UserError
+from experiments.training.build import build
 from experiments.training.run import fit_and_test
 
 SHORT = ("trainer.accelerator=cpu", "trainer.limit_train_batches=2", "logger=none", "callbacks=minimal", "test=false")

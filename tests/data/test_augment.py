@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as truth
 
 from experiments.data import Digits
-from experiments.data.augmentation.warps import Affine, Elastic, augmented
-from experiments.data.augmentation.shifts import Crop, Flip
 from experiments.data.augmentation.mixing import Cutmix, Cutout, Mixup
-from tests.test_classifier import classifier
+from experiments.data.augmentation.shifts import Crop, Flip
+from experiments.data.augmentation.warps import Affine, Elastic, augmented
+from tests.learning.test_classifier import classifier
 
 COUNT = 12
 EVERY = [Affine(), Elastic(), Crop(), Flip(vertical=0.5), Cutout(), Mixup(), Cutmix()]

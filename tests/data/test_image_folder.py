@@ -181,7 +181,7 @@ def test_what_does_not_fit_memory_is_refused_before_decoding(tmp_path, monkeypat
 
 
 def test_free_memory_is_a_plausible_number():
-    from experiments.data.memory import free_memory, format_bytes
+    from experiments.data.memory import format_bytes, free_memory
 
     assert 2**20 < free_memory() < 2**50
     assert [format_bytes(size) for size in (5, 2048, 3 * 2**20, 5 * 2**40)] == ["5 B", "2 KiB", "3 MiB", "5 TiB"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning import Callback
 
-from experiments import checkpoints
+from experiments.runs import files
 
 
 class SignalAt(Callback):
@@ -38,4 +38,4 @@ class SignalAt(Callback):
                     self.fire("write")
                 whole_fsync(file)
 
-            checkpoints.os.fsync = fsync
+            files.os.fsync = fsync

@@ -12,12 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.runs.checkpoint_files import newest_undamaged
-from experiments.runs.checkpoint_files import read_checkpoint
-from experiments.runs.checkpoint_files import rolling_name
-from experiments.runs.files import remove_temporaries
-from experiments.runs.files import write_atomically
 from experiments.errors import UserError
+from experiments.runs.checkpoint_files import newest_undamaged, read_checkpoint, rolling_name
+from experiments.runs.files import remove_temporaries, write_atomically
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import pkgutil
 import pytest
 import torch
 
-from experiments.training.build import facts, filled, make
-from experiments.composition import CONF
 from experiments.config.compose import compose
+from experiments.config.installation import CONF
 from experiments.data import Digits
 from experiments.nets import CNN, MLP, ResNet
+from experiments.training.build import facts, filled, make
 from tests.tutorial import NetWithResBlock, NeuralNetwork, SimpleCNN
 
 MLP_PRINT = """\

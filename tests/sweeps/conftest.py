@@ -10,7 +10,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from experiments.composition import CONF
+from experiments.config.installation import CONF
 from experiments.config.plain_values import plain
 from experiments.config.resolvers import register_resolvers
 from experiments.training.run import train

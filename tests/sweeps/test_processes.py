@@ -11,8 +11,8 @@ import optuna
 import pytest
 
 from experiments.sweeps.requirements import installed
-from experiments.sweeps.study import counted
 from experiments.sweeps.storage import opened
+from experiments.sweeps.study import counted
 from tests.conftest import ROOT
 from tests.sweeps.conftest import LR, SMALL, numbers, statuses
 

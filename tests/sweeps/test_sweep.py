@@ -7,13 +7,13 @@ import optuna
 import pytest
 
 import experiments
-from experiments.composition import CONF
-from experiments.config.installation import command
-from experiments.training.run import train
-from experiments.sweeps import sweeper
+from experiments.config.installation import CONF, command
+from experiments.sweeps import workers
+from experiments.sweeps.display import clock
 from experiments.sweeps.multirun import Mistake, NothingFinished
-from experiments.sweeps.study import DIRECTORY, ERROR
 from experiments.sweeps.storage import opened
+from experiments.sweeps.study import DIRECTORY, ERROR
+from experiments.training.run import train
 from tests.sweeps.conftest import LR, SHORT, SMALL, numbers, statuses
 
 OPTUNA = "hydra/sweeper=optuna"
@@ -170,17 +170,17 @@ def test_a_run_of_several_processes_is_refused_inside_a_multirun(multirun):
 
 
 def test_time_left_is_readable():
-    assert [sweeper.clock(seconds) for seconds in (5, 65, 3665)] == ["0:05", "1:05", "1:01:05"]
+    assert [clock(seconds) for seconds in (5, 65, 3665)] == ["0:05", "1:05", "1:01:05"]
 
 
 def test_workers_share_cores_and_gpus(monkeypatch):
-    monkeypatch.setattr(sweeper, "cores", lambda: 8)
+    monkeypatch.setattr(workers, "cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    shares = [sweeper.share(index, 3) for index in range(3)]
+    shares = [workers.share(index, 3) for index in range(3)]
     assert [one["OMP_NUM_THREADS"] for one in shares] == ["2"] * 3
     assert [one["CUDA_VISIBLE_DEVICES"] for one in shares] == ["3", "5", "3"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    assert "CUDA_VISIBLE_DEVICES" not in sweeper.share(0, 2)  # all of them have the one there is
+    assert "CUDA_VISIBLE_DEVICES" not in workers.share(0, 2)  # all of them have the one there is
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert sweeper.share(0, 2)["OMP_NUM_THREADS"] == "5"
+    assert workers.share(0, 2)["OMP_NUM_THREADS"] == "5"

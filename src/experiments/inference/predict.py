@@ -39,7 +39,7 @@ class Prediction:
 def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: bool = False) -> list[Prediction]:
     """Classify images with a network of ``experiments.load``, on the device where it lies.
 
-    ``experiments.images.to_input`` states how an image is brought to the network's input.
+    ``experiments.data.image_files.to_input`` states how an image is brought to the network's input.
 
     Args:
         net: a network that ``experiments.load`` returned; it is put into evaluation mode.

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 import experiments
-from experiments.config.checks.check import config_mistakes
 from experiments.config import conf_files
+from experiments.config.checks.check import config_mistakes
 from experiments.config.installation import CONF, as_started, checkout_of, command, install_command
 from experiments.errors import UserError
 

@@ -3,8 +3,8 @@ import torch
 
 import experiments
 from experiments.errors import UserError
-from experiments.training.find_lr import find_lr
 from experiments.sweeps.summary.pictures import can_draw
+from experiments.training.find_lr import find_lr
 from tests.conftest import ROOT
 
 

@@ -216,7 +216,7 @@ def stops_at_step():
 
 
 def test_pictures_are_not_drawn_for_loggers_that_take_none(tmp_path, monkeypatch):
-    from experiments import drawing
+    from experiments.monitoring import drawing
 
     def fail(*_, **__):
         raise AssertionError("drawn for nobody")

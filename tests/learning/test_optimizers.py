@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from experiments.nets import CNN, MLP
 from experiments.learning.optimizers import MuonAdamW
+from experiments.nets import CNN, MLP
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
 

@@ -2,8 +2,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from experiments.errors import UserError
 from experiments.config.options import gathered, option, read
+from experiments.errors import UserError
 
 
 @dataclass

@@ -7,11 +7,11 @@ from lightning.pytorch.tuner.tuning import Tuner
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
 
-from experiments.learning.classifier import Classifier
 from experiments.data import Digits
 from experiments.errors import UserError
-from experiments.nets import MLP
+from experiments.learning.classifier import Classifier
 from experiments.learning.schedulers import WarmupCosine
+from experiments.nets import MLP
 
 
 def trainer(**options):

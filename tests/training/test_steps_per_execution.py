@@ -15,13 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import experiments
-from experiments.training.build import build
-from experiments.learning.classifier import Classifier
 from experiments.data import Digits
 from experiments.errors import UserError
-from experiments.training.steps_per_execution import reasons_for_single_steps
+from experiments.learning.classifier import Classifier
 from experiments.nets import MLP
+from experiments.training.build import build
 from experiments.training.run import train
+from experiments.training.steps_per_execution import reasons_for_single_steps
 
 QUICK = ("trainer.accelerator=cpu", "trainer.max_epochs=3", "model.net.hidden_features=[16]", "data.limit=400")
 
@@ -197,7 +197,7 @@ def test_the_throughput_is_in_the_summary_and_in_tensorboard(tmp_path):
 
 FAULTS = """
 import resource, torch
-from experiments.run import prepare_process
+from experiments.training.process import prepare_process
 prepare_process()
 torch.set_num_threads(1)
 for step in range(8):
@@ -211,8 +211,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 KEPT = """
 import torch
 from pathlib import Path
-from experiments.memory import free_memory
-from experiments.run import prepare_process
+from experiments.data.memory import free_memory
+from experiments.training.process import prepare_process
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1])
 prepare_process()
@@ -227,7 +227,7 @@ print(kept, resident() - before)
 SPLIT = """
 import torch
 from experiments.data import Digits
-from experiments.run import prepare_process
+from experiments.training.process import prepare_process
 from pathlib import Path
 class Large(Digits):
     def read(self, split):
@@ -263,7 +263,7 @@ def test_memory_that_is_freed_is_there_for_the_next_step():
 
 SEARCHES = """
 import sys, torch
-from experiments.run import prepare_process
+from experiments.training.process import prepare_process
 prepare_process()
 weight = torch.nn.Parameter(torch.ones(3))
 weight.grad = torch.ones(3)

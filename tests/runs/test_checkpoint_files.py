@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import experiments
-from experiments.runs.files import write_atomically
-from experiments.training.build import build
-from experiments.learning.classifier import Classifier
 from experiments.data import Digits
 from experiments.errors import UserError
+from experiments.learning.classifier import Classifier
 from experiments.nets import CNN
+from experiments.runs.files import write_atomically
+from experiments.training.build import build
 from experiments.training.run import fit_and_test
 
 

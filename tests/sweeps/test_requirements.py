@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiments.sweeps import needs
+from experiments.sweeps import requirements
 
 OPTUNA = ["-m", "hydra/sweeper=optuna", "optimizer.lr=0.1,0.2"]
 
@@ -16,7 +16,7 @@ def lacking(monkeypatch):
 
     def hide(name):
         whole = importlib.util.find_spec
-        monkeypatch.setattr(needs, "find_spec", lambda module: None if module == name else whole(module))
+        monkeypatch.setattr(requirements, "find_spec", lambda module: None if module == name else whole(module))
 
     return hide
 
@@ -36,7 +36,7 @@ def test_without_optuna_one_message_says_what_to_install(lacking, script_here, a
 )
 def test_without_its_package_a_launcher_is_named(lacking, launcher, extra):
     lacking(f"hydra_plugins.hydra_{extra}_launcher")
-    message = needs.missing_extra(["-m", f"hydra/launcher={launcher}", "seed=0,1"])
+    message = requirements.missing_extra(["-m", f"hydra/launcher={launcher}", "seed=0,1"])
     assert message == f'hydra/launcher={launcher} needs a package more: pip install -e ".[{extra}]"'
 
 
@@ -45,15 +45,15 @@ def test_the_stock_plugin_beside_ours_is_to_be_removed(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    assert needs.missing_extra(OPTUNA).endswith("pip uninstall hydra-optuna-sweeper")
+    assert requirements.missing_extra(OPTUNA).endswith("pip uninstall hydra-optuna-sweeper")
 
 
 def test_another_optuna_is_named_by_its_version(monkeypatch):
-    monkeypatch.setattr(needs.metadata, "version", lambda name: "4.2.1")
-    assert "optuna 4.2.1 is installed" in needs.missing_extra(OPTUNA)
+    monkeypatch.setattr(requirements.metadata, "version", lambda name: "4.2.1")
+    assert "optuna 4.2.1 is installed" in requirements.missing_extra(OPTUNA)
 
 
 def test_grids_and_single_runs_need_nothing_more(lacking):
     lacking("optuna")
     for arguments in (["-m", "seed=0,1"], ["model=cnn"], ["-m", "sweep=null"], ["hydra/launcher=basic"]):
-        assert needs.missing_extra(arguments) is None
+        assert requirements.missing_extra(arguments) is None

@@ -4,8 +4,8 @@ from lightning import Callback
 from sklearn.metrics import f1_score, roc_auc_score, top_k_accuracy_score
 
 import experiments
-from experiments.training.build import build
 from experiments.errors import UserError
+from experiments.training.build import build
 
 QUIET = (
     "callbacks=minimal", "callbacks.progress=null", "callbacks.best_checkpoint=null", "logger=none",

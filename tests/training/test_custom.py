@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import experiments
-from experiments.training.build import build
 from experiments.errors import UserError
 from experiments.inference.evaluate import evaluate
+from experiments.training.build import build
 from experiments.training.run import fit_and_test, train
 
 NET = """

@@ -6,13 +6,9 @@ import pytest
 import torch
 
 import experiments
-from experiments.runs.run_directory import best_checkpoint
-from experiments.runs.run_directory import read_config
-from experiments.runs.run_directory import read_summary
-from experiments.runs.run_record import git_state
-from experiments.runs.run_record import record_start
-from experiments.runs.run_record import record_summary
 from experiments.errors import UserError
+from experiments.runs.run_directory import best_checkpoint, read_config, read_summary
+from experiments.runs.run_record import git_state, record_start, record_summary
 from experiments.training.run import train
 
 
@@ -79,12 +75,12 @@ def test_a_summary_cannot_name_a_checkpoint_outside_its_run(tmp_path):
 
 
 def test_ids_differ_between_processes_and_are_inherited_by_ranks_alone():
-    code = "from experiments.composition import run_id; print(run_id())"
+    code = "from experiments.config.resolvers import run_id; print(run_id())"
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(20)]
     ids = [process.communicate()[0].strip() for process in started]
     assert len(set(ids)) == 20
     parent = (
-        "import os, subprocess, sys; from experiments.composition import run_id; print(run_id(), run_id())\n"
+        "import os, subprocess, sys; from experiments.config.resolvers import run_id; print(run_id(), run_id())\n"
         f"child = [sys.executable, '-c', {code!r}]\n"
         "subprocess.run(child)\n"
         "subprocess.run(child, env={**os.environ, 'LOCAL_RANK': '1'})"

@@ -51,7 +51,7 @@ def test_the_tutorials_classes_load_the_state_dict_and_a_run_starts_from_it(best
     assert logits_of(net.eval(), images).equal(logits_of(trained, images))
     # and the way back
     own = ("model=custom", f"model.net._target_=experiments.nets.{name}", f"init_from={path}", f"run_dir={tmp_path}")
-    started = experiments.build.build(experiments.compose(*own, "trainer.accelerator=cpu")).classifier.net
+    started = experiments.build(experiments.compose(*own, "trainer.accelerator=cpu")).classifier.net
     assert all(value.equal(trained.state_dict()[key]) for key, value in started.state_dict().items())
 
 

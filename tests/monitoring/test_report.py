@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import report
-from experiments.monitoring.worst_predictions import Mistake
+from experiments.monitoring.report_charts import _ticks
+from experiments.monitoring.report_page import render
+from experiments.monitoring.worst_predictions import WrongPrediction
 
 EVIL = "<script>alert(1)</script>\"' onload=x &amp; \x00\u202e</pre></style><img src=http://example.org/x>"
 POINTS = {"train/loss": [[10, 2.0], [20, 1.0]], "val/loss": [[10, 1.5], [20, float("nan")], [30, 1.2]]}
@@ -53,9 +54,9 @@ def page(folder, **changes):
         "stage": "test",
         "class_names": ["cat", "dog"],
         "matrix": np.array([[3, 1], [0, 0]]),
-        "mistakes": [Mistake(picture, "cat", "dog", 0.75)],
+        "mistakes": [WrongPrediction(picture, "cat", "dog", 0.75)],
     }
-    text = report.render(**{**content, **changes})
+    text = render(**{**content, **changes})
     parsed = Page(text)
     assert parsed.opened == []
     return text, parsed
@@ -93,7 +94,7 @@ def test_no_text_of_a_run_becomes_markup(tmp_path, classes):
         points={f"train/{EVIL}": [[1, 2.0]], f"val/{EVIL}": [[1, 2.0]]},
         class_names=names,
         matrix=rng.integers(0, 9, (classes, classes)),
-        mistakes=[Mistake(Image.new("L", (300, 200)), names[0], names[1], 0.5)],
+        mistakes=[WrongPrediction(Image.new("L", (300, 200)), names[0], names[1], 0.5)],
     )
     assert "script" not in parsed.tags
     assert not [each for each in parsed.attributes if each[1].startswith("on")]
@@ -132,9 +133,9 @@ def test_it_is_whole_whatever_is_missing(tmp_path, changes):
 
 
 def test_ticks_are_round_and_cover_the_range():
-    assert report._ticks(0, 100) == pytest.approx([0, 20, 40, 60, 80, 100])
-    assert report._ticks(0.912, 0.934) == pytest.approx([0.915, 0.92, 0.925, 0.93])
-    assert report._ticks(3, 3)
+    assert _ticks(0, 100) == pytest.approx([0, 20, 40, 60, 80, 100])
+    assert _ticks(0.912, 0.934) == pytest.approx([0.915, 0.92, 0.925, 0.93])
+    assert _ticks(3, 3)
 
 
 def test_a_run_does_not_fail_for_want_of_a_page(tmp_path, caplog, monkeypatch):
@@ -144,7 +145,7 @@ def test_a_run_does_not_fail_for_want_of_a_page(tmp_path, caplog, monkeypatch):
     def fail(**_):
         raise RuntimeError("no paper")
 
-    monkeypatch.setattr(report, "render", fail)
+    monkeypatch.setattr("experiments.monitoring.report.render", fail)
     config = experiments.compose(
         "debug=fast", "trainer.accelerator=cpu", "logger=none", f"run_dir={tmp_path / 'run'}"
     )

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments import drawing
+from experiments.monitoring import drawing
 
 
 def rightmost_color(picture, color):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import experiments
-from experiments.training.build import build, make
-from experiments.composition import CONF
+from experiments.config.installation import CONF
 from experiments.errors import UserError
+from experiments.training.build import build, make
 from experiments.training.run import fit_and_test
 
 

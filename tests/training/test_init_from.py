@@ -2,8 +2,8 @@ import pytest
 import torch
 
 import experiments
-from experiments.training.build import build
 from experiments.errors import UserError
+from experiments.training.build import build
 from experiments.training.run import fit_and_test
 from tests.tutorial import NetWithResBlock, NeuralNetwork, SimpleCNN
 

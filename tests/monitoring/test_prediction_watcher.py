@@ -14,10 +14,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import experiments
-from experiments import drawing
+from experiments.callbacks.history import find_callback
+from experiments.monitoring import Confusion, PRCurves, WorstPredictions, drawing
 from experiments.training.build import build
-from experiments.callbacks import Confusion, Mistakes, PRCurves
-from experiments.callbacks.history import find
 from experiments.training.run import fit_and_test
 
 
@@ -44,7 +43,7 @@ def test_the_matrix_and_each_classs_rates_are_scikit_learns(run, stage):
     experiment, summary, answers, _ = run
     probabilities, labels = answers[stage]
     predicted = probabilities.argmax(1)
-    matrix = find(experiment.trainer, Confusion).matrices[stage].numpy()
+    matrix = find_callback(experiment.trainer, Confusion).matrices[stage].numpy()
     assert np.array_equal(matrix, confusion_matrix(labels, predicted, labels=range(10)))
     assert np.trace(matrix) / matrix.sum() == pytest.approx(summary[f"{stage}/accuracy"])
     precision, recall = drawing.precision_recall_of(matrix)
@@ -79,7 +78,7 @@ def test_mistakes_are_the_most_confident_ones_in_order(run, stage):
     confidence, predicted = probabilities.max(1)
     wrong = (predicted != labels).nonzero().flatten().tolist()
     truth = sorted(wrong, key=lambda number: -confidence[number])[:24]
-    found = find(experiment.trainer, Mistakes).found[stage]
+    found = find_callback(experiment.trainer, WorstPredictions).found[stage]
     assert len(found) == min(24, len(wrong)) > 3
     for mistake, number in zip(found, truth, strict=True):
         assert mistake.true == str(int(labels[number]))
@@ -141,7 +140,7 @@ def watched(folder, module, data, **options):
     from experiments.monitoring.loggers import TensorBoardLogger
 
     logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
-    callbacks = [Confusion(), PRCurves(), Mistakes()]
+    callbacks = [Confusion(), PRCurves(), WorstPredictions()]
     trainer = Trainer(
         max_epochs=1, limit_train_batches=1, accelerator="cpu", logger=logger, callbacks=callbacks,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options,

@@ -12,13 +12,13 @@ import pytest
 from hydra.errors import HydraException
 
 import experiments
-from experiments import check
+from experiments.config import conf_files
 from experiments.config.checks.check import config_mistakes
 from experiments.config.checks.classes import class_mistakes
+from experiments.config.checks.sources import place
 from experiments.config.command_line import command_line_mistake
-from experiments.composition import CONF
 from experiments.config.compose import hint
-from experiments.config import conf_files
+from experiments.config.installation import CONF
 from experiments.errors import UserError
 
 FAST = ("trainer.accelerator=cpu", "logger=none")
@@ -226,11 +226,9 @@ def test_all_mistakes_come_at_once_each_with_its_place(here, script_here):
 def test_a_mistake_in_a_file_is_shown_with_its_line():
     recipe = (CONF / "experiment" / "digits_cnn.yaml").read_text().splitlines()
     line = recipe.index("  max_epochs: 60") + 1
-    assert (
-        check.place("trainer.max_epochs", 60, ["experiment=digits_cnn"]) == f"conf/experiment/digits_cnn.yaml:{line}"
-    )
-    assert check.place("optimizer.momentum", 0.9, ["optimizer=sgd"]) == "conf/optimizer/sgd.yaml:4"
-    assert check.place("optimizer.momentum", 0.9, ["optimizer.momentum=0.9"]) == "command line"
+    assert place("trainer.max_epochs", 60, ["experiment=digits_cnn"]) == f"conf/experiment/digits_cnn.yaml:{line}"
+    assert place("optimizer.momentum", 0.9, ["optimizer=sgd"]) == "conf/optimizer/sgd.yaml:4"
+    assert place("optimizer.momentum", 0.9, ["optimizer.momentum=0.9"]) == "command line"
 
 
 def test_the_whole_way_is_shown_where_it_is_asked_for(here, script_here, monkeypatch):
@@ -419,7 +417,9 @@ def test_check_counts_the_memory_of_a_step():
 
 
 def test_the_first_pass_imports_nothing_heavy():
-    assert not {"torch", "lightning", "numpy"} & _modules_after("import experiments.check, experiments.commands")
+    assert not {"torch", "lightning", "numpy"} & _modules_after(
+        "import experiments.config.checks.check, experiments.config.command_line"
+    )
 
 
 def _modules_after(code):

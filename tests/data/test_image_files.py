@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from experiments.data.image_files import find, refusing_bombs, to_input
 from experiments.data.image_folder import decode
 from experiments.errors import UserError
-from experiments.data.image_files import find, refusing_bombs, to_input
 
 GREY, COLOUR = (1, 28, 28), (3, 28, 28)
 

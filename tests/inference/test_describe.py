@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import experiments
-from experiments.inference.describe import describe, show
 from experiments.errors import UserError
+from experiments.inference.describe import describe, show
 from experiments.training.run import train
 
 PIXELS = 28 * 28

@@ -8,12 +8,12 @@ import statistics
 
 import pytest
 
-from experiments import summarize as summaries
 from experiments.config.installation import command
 from experiments.errors import UserError
-from experiments.sweeps.summary.tables import over_seeds, ranked, repeat, rows, table_of
+from experiments.sweeps.summary import summarize as summaries
 from experiments.sweeps.summary.runs import runs_in
 from experiments.sweeps.summary.summarize import summarize
+from experiments.sweeps.summary.tables import over_seeds, ranked, repeat, rows, table_of
 from tests.sweeps.conftest import LR, SMALL, multirun  # noqa: F401  # a fixture
 
 LENGTH = {"trainer": {"max_epochs": 3}}

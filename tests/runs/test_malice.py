@@ -28,18 +28,18 @@ import torch
 
 import experiments
 import experiments.nets
-from experiments import runs
-from experiments.runs.checkpoint_files import read_checkpoint
-from experiments.runs.files import MAX_BYTES
-from experiments.runs.files import write_atomically
-from experiments.runs.redaction import REMOVED
-from experiments.runs.redaction import redacted
-from experiments.training.resume import plan_resume
 from experiments.data import ImageFolder
+from experiments.data.image_files import to_input
 from experiments.errors import UserError
 from experiments.inference.evaluate import evaluate
-from experiments.data.image_files import to_input
+from experiments.runs import run_record
 from experiments.runs.allowed_classes import check_allowed, check_paths
+from experiments.runs.checkpoint_files import read_checkpoint
+from experiments.runs.files import MAX_BYTES, write_atomically
+from experiments.runs.redaction import REMOVED, redacted
+from experiments.runs.run_directory import best_checkpoint, read_config
+from experiments.runs.run_record import record_start, record_traceback
+from experiments.training.resume import plan_resume
 from tests.conftest import ROOT, write_image_folder
 from tests.data.test_damage import png
 
@@ -308,9 +308,9 @@ TARGETS = [
     "torch.classes.load_library", "torch.nn.functional.warnings.sys.exit", "torch.nn.modules.module.torch.load",
     "torch.nn.modules.module.torch.hub.load", "torch.optim.optimizer.functools.partial", "torch.nn.Module.apply",
     "torch.nn.Module.load_state_dict", "torch.nn.Linear.__init__", "torch.nn.Linear.__class__", "torch.nn.modules",
-    "torch.nn.Module.__subclasses__", "torch.nn.Transformer", "experiments.checkpoints.os.unlink",
-    "experiments.checkpoints.write_atomically", "experiments.checkpoints.torch.load", "experiments.build.make",
-    "experiments.build.instantiate", "experiments.runs.subprocess.run", "experiments.runs.git_state",
+    "torch.nn.Module.__subclasses__", "torch.nn.Transformer", "experiments.runs.files.os.unlink",
+    "experiments.runs.files.write_atomically", "experiments.runs.checkpoint_files.torch.load", "experiments.training.build.make",
+    "experiments.training.build.instantiate", "experiments.runs.run_record.subprocess.run", "experiments.runs.run_record.git_state",
     "experiments.data.download.download", "experiments.data.cifar.pickle.loads", "experiments.data.mnist.gzip.open",
     "experiments.data.cifar._Inert", "experiments.errors.stop", "experiments", "experiments.", ".experiments",
     "experiments..nets", "experiments.nets.MLP.forward", "experimentsx.Net", "lightning.Fabric",
@@ -387,7 +387,7 @@ def test_a_stored_config_of_tricks_is_refused(name):
     Path("run").mkdir()
     Path("run/config.yaml").write_text(YAML[name], encoding="utf-8", errors="surrogateescape")
     with pytest.raises(UserError, match=r"run.config\.yaml"):
-        runs.read_config(Path("run"))
+        read_config(Path("run"))
 
 
 def test_what_lies_about_is_passed_over_by_resume_auto():
@@ -453,7 +453,7 @@ def test_a_summary_of_tricks_is_refused(content):
     Path("run").mkdir()
     Path("run/summary.json").write_text(content)
     with pytest.raises(UserError, match=r"summary\.json"):
-        runs.best_checkpoint(Path("run"))
+        best_checkpoint(Path("run"))
 
 
 @pytest.mark.parametrize(
@@ -632,10 +632,10 @@ def test_a_secret_in_a_config_is_refused_before_anything_is_written_and_never_re
 def test_what_a_run_records_holds_no_secret(tmp_path, monkeypatch, tokens):
     changed = f"+WANDB = '{tokens[0]}'\n+password = 'something-else'\n+api_key: x1y2z3\n"
     changed += "+url = https://me:word@example.org\n"
-    monkeypatch.setattr(runs, "git_state", lambda folder: ({"commit": "0", "changed": []}, changed))
+    monkeypatch.setattr(run_record, "git_state", lambda folder: ({"commit": "0", "changed": []}, changed))
     monkeypatch.setattr(sys, "argv", ["train.py", f"+x={tokens[1]}", "--token=abcdefgh", "seed=3"])
-    runs.start(tmp_path / "run", experiments.compose(), [])
-    runs.record_traceback(tmp_path / "run", f"ValueError: {tokens[0]}")
+    record_start(tmp_path / "run", experiments.compose(), [], ROOT)
+    record_traceback(tmp_path / "run", f"ValueError: {tokens[0]}")
     text = "".join(path.read_text() for path in (tmp_path / "run").iterdir())
     for secret in (*tokens, "something-else", "me:word", "x1y2z3", "abcdefgh"):
         assert secret not in text

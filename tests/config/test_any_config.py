@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 import experiments
 from experiments.config.checks.check import config_mistakes
 from experiments.config.checks.classes import class_mistakes
-from experiments.runs.redaction import redacted
-from experiments.composition import CONF
+from experiments.config.installation import CONF
 from experiments.errors import UserError
 from experiments.runs.allowed_classes import check_allowed, check_paths
+from experiments.runs.redaction import redacted
 
 quick = settings(
     derandomize=True,

@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn import functional
 
 import experiments
-from experiments.training.build import build, make
 from experiments.learning.losses import FocalLoss, WeightedCrossEntropy
+from experiments.training.build import build, make
 
 LOGITS = torch.tensor([[2.0, 0.5, -1.0], [0.1, 0.2, 0.3], [-3.0, 4.0, 0.0]])
 LABELS = torch.tensor([0, 2, 0])
