@@ -53,7 +53,7 @@ def test_a_network_that_imports_more_is_found(line):
     assert strangers_in_a_network(f"{line}\n{source}")
 
 
-#: From the lowest package to the highest. What stands in one row does not import one another, except as ``ALSO`` says.
+#: From the lowest package to the highest. Packages in one row do not import one another, except as ``ALSO`` says.
 ORDER = (
     ("errors",),
     ("runs",),
@@ -97,8 +97,8 @@ def test_imports_point_down_only(path):
         return
     found = climbing_imports(path.read_text(), package)
     assert not found, (
-        f"{path.relative_to(PACKAGE)} imports {', '.join(found)}, which lies beside or above {package}: move what both "
-        "need into a lower package, or pass it as an argument"
+        f"{path.relative_to(PACKAGE)} imports {', '.join(found)}, beside or above {package}: move what both need into a "
+        "lower package, or pass it as an argument"
     )
 
 

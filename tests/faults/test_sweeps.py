@@ -14,7 +14,7 @@ import yaml
 from optuna.trial import TrialState
 
 from experiments.sweeps.storage import opened
-from experiments.sweeps.study import DIRECTORY, LOST, RETRY_OF, counted
+from experiments.sweeps.trials import DIRECTORY, LOST, RETRY_OF, counted
 from tests.conftest import ROOT
 from tests.faults.conftest import wait_until
 

@@ -12,7 +12,7 @@ import pytest
 
 from experiments.sweeps.requirements import installed
 from experiments.sweeps.storage import opened
-from experiments.sweeps.study import counted
+from experiments.sweeps.trials import counted
 from tests.conftest import ROOT
 from tests.sweeps.conftest import LR, SMALL, numbers, statuses
 

@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 
 from experiments.errors import UserError
 from experiments.sweeps import study as studies
-from experiments.sweeps.study import DIRECTORY, LOST, RETRY_OF, SharedStudy, counted
+from experiments.sweeps.study import SharedStudy
+from experiments.sweeps.trials import DIRECTORY, LOST, RETRY_OF, counted
 
 SPACE = {"x": FloatDistribution(0, 1)}
 forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with threads")

@@ -12,7 +12,7 @@ from experiments.sweeps import workers
 from experiments.sweeps.display import clock
 from experiments.sweeps.multirun import Mistake, NothingFinished
 from experiments.sweeps.storage import opened
-from experiments.sweeps.study import DIRECTORY, ERROR
+from experiments.sweeps.trials import DIRECTORY, ERROR
 from experiments.training.run import train
 from tests.sweeps.conftest import LR, SHORT, SMALL, numbers, statuses
 

@@ -1,10 +1,12 @@
 """Read images of any size and mode, and bring them to what a network takes, by one rule."""
 
 import glob
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from experiments.errors import UserError
 
 # EPS would start Ghostscript; the others are names that Pillow knows without a reader.
 # FITS unpacks gzip before anyone has looked at its size.
+# of a folder to train on; Pillow would hand some other formats to external programs, whatever the file's name says
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 _NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "FITS"}
 
 
@@ -137,3 +141,48 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     if picture.mode in ("I", "F"):  # they do not say how bright white is
         white = next(top for top in (1, 255, 65535) if values.max() <= top and (top > 1 or picture.mode == "F"))
     return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
+
+
+def decode(path: Path, shape: Sequence[int]) -> Any:
+    """An image file as bytes of a shape (C, height, width), or the reason why it is none."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return to_pixels(image, shape)
+    except Exception as error:  # a damaged file may raise nearly anything, anywhere in Pillow
+        return str(error).replace(repr(str(path)), "the file").strip() or type(error).__name__
+
+
+def decode_all(files: Sequence[Path], shape: Sequence[int], workers: int, description: str) -> Any:
+    """Decode image files in threads: uint8 (N, C, height, width), as a NumPy array; with a bar on a terminal.
+
+    Raises:
+        UserError: if one cannot be read; the message names ten of them and their reasons.
+    """
+    pixels = np.empty((len(files), *shape), dtype=np.uint8)
+    faults = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        warnings.simplefilter("ignore")  # Pillow's doubts about single files: they are read or refused
+        Image.init()  # before the threads do
+        decoded = pool.map(partial(decode, shape=shape), files)
+        try:
+            for i, image in enumerate(_with_bar(decoded, len(files), description)):
+                if isinstance(image, str):
+                    faults.append(f"{files[i]}: {image}")
+                else:
+                    pixels[i] = image
+        except BaseException:  # Ctrl-C does not wait for the rest
+            pool.shutdown(cancel_futures=True)
+            raise
+    if faults:
+        listed = "\n  ".join(faults[:10] + ([f"and {len(faults) - 10} more"] if len(faults) > 10 else []))
+        raise UserError(f"{len(faults)} of {len(files)} images cannot be read; mend or remove them:\n  {listed}")
+    return pixels
+
+
+def _with_bar(decoded: Any, total: int, description: str) -> Any:
+    """The same items, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    quiet = not sys.stderr.isatty()
+    return track(decoded, description, total, console=Console(stderr=True), disable=quiet, transient=True)

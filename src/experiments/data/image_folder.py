@@ -1,27 +1,20 @@
 """A user's own images, one folder a class, decoded once into memory."""
 
 import hashlib
-import json
 import logging
 import os
-import sys
-import tempfile
-import warnings
-import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from experiments.data.batches import Batch
-from experiments.data.image_files import to_pixels
+from experiments.data.image_cache import ImageCache, channel_statistics
+from experiments.data.image_files import decode_all
 from experiments.data.memory import format_bytes, free_memory
 from experiments.data.module import ImageDataModule
 from experiments.data.splits import SPLIT_SEED, share
@@ -29,9 +22,6 @@ from experiments.errors import UserError
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-# Pillow would hand some other formats to external programs, whatever the file's name says
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-CACHE_VERSION = 3  # to be raised when the same file would be decoded to other pixels
 File = tuple[Path, int]  # an image and its class
 
 
@@ -73,7 +63,8 @@ class ImageFolder(ImageDataModule):
         self.root = Path(root).expanduser()
         self.mode = mode
         self.image_shape = (3 if mode == "RGB" else 1, *size)
-        self.cache = Path(cache).expanduser() if cache else self.root / ".cache"
+        folder = Path(cache).expanduser() if cache else self.root / ".cache"
+        self.cache = ImageCache(folder, self.root, mode, self.image_shape)
         self.workers = workers or min(os.cpu_count() or 1, 8)
         self.ignored = 0
         self.class_names = self._classes(self.root / "train")
@@ -119,13 +110,15 @@ class ImageFolder(ImageDataModule):
     def statistics(self) -> dict[str, list[float]]:
         """``mean`` and ``std`` of each channel outside the test split."""
         if self._statistics is None:
-            self._statistics = self._remembered("train") or _statistics(self.read("train")[0])
+            self._statistics = self.cache.description("train", self._paths("train")) or channel_statistics(
+                self.read("train")[0]
+            )
         return self._statistics
 
     def prepare_data(self) -> None:
         """Decode what is not in the cache."""
         for split in ("train", "test"):
-            if split not in self._kept and self._remembered(split) is None:
+            if split not in self._kept and self.cache.description(split, self._paths(split)) is None:
                 self._decode(split)
 
     def read(self, split: Literal["train", "test"]) -> Batch:
@@ -137,8 +130,7 @@ class ImageFolder(ImageDataModule):
         labels = torch.tensor([label for _, label in self.files[split]])
         if split in self._kept:
             return self._kept[split], labels
-        known = self._remembered(split)
-        images = None if known is None else self._recall(split, known["crc32"])
+        images = self.cache.images(split, self._paths(split))
         return self._decode(split) if images is None else images, labels
 
     def split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,29 +220,15 @@ class ImageFolder(ImageDataModule):
 
     # ---- decoding
 
+    def _paths(self, split: str) -> list[Path]:
+        return [path for path, _ in self.files[split]]
+
     def _decode(self, split: str) -> Tensor:
-        files, shape = [path for path, _ in self.files[split]], self.image_shape
         self._must_fit()
-        pixels = np.empty((len(files), *shape), dtype=np.uint8)
-        faults = []
-        with warnings.catch_warnings(), ThreadPoolExecutor(self.workers) as pool:
-            warnings.simplefilter("ignore")  # Pillow's doubts about single files: they are read or refused
-            Image.init()  # before the threads do
-            decoded = pool.map(partial(decode, shape=shape), files)
-            try:
-                for i, image in enumerate(_shown(decoded, len(files), f"decoding {split}")):
-                    if isinstance(image, str):
-                        faults.append(f"{files[i]}: {image}")
-                    else:
-                        pixels[i] = image
-            except BaseException:  # Ctrl-C does not wait for the rest
-                pool.shutdown(cancel_futures=True)
-                raise
-        if faults:
-            listed = "\n  ".join(faults[:10] + ([f"and {len(faults) - 10} more"] if len(faults) > 10 else []))
-            raise UserError(f"{len(faults)} of {len(files)} images cannot be read; mend or remove them:\n  {listed}")
+        pixels = decode_all(self._paths(split), self.image_shape, self.workers, f"decoding {split}")
         images = torch.from_numpy(pixels)
-        self._remember(split, pixels, _statistics(images))
+        if not self.cache.save(split, self._paths(split), pixels):
+            self._kept[split] = images
         return images
 
     def _must_fit(self) -> None:
@@ -265,83 +243,3 @@ class ImageFolder(ImageDataModule):
                 f"{self.root} does not fit into memory: its images need {format_bytes(needed)} at data.image_size="
                 f"{[height, width]}, {format_bytes(free)} are free; data.image_size={fitting} would fit"
             )
-
-    # ---- the cache
-
-    def _key(self, split: str) -> str:
-        """A name for what decoding this split would give."""
-        digest = hashlib.sha256(json.dumps([CACHE_VERSION, self.mode, *self.image_shape]).encode())
-        for path, _ in self.files[split]:
-            status = path.stat()
-            name = path.relative_to(self.root).as_posix()
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
-        return f"{split}-{digest.hexdigest()[:32]}"
-
-    def _remembered(self, split: str) -> Any:
-        """What the cache says of this split, or None; it is written last, so it means that the images are there."""
-        try:
-            path = self.cache / f"{self._key(split)}.json"
-            known = json.loads(path.read_text()) if path.stat().st_size < 100_000 else {}
-            mean, std = ([float(value) for value in known[name]] for name in ("mean", "std"))
-            whole = len(mean) == len(std) == self.image_shape[0] and isinstance(known["crc32"], int)
-            return known if whole and np.isfinite(mean).all() and min(std) > 0 and max(std) < np.inf else None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
-
-    def _recall(self, split: str, crc32: int) -> Tensor | None:
-        """The images as the cache holds them, or None if it is damaged."""
-        try:
-            # mapped: a header that claims more than the file holds asks for no memory
-            mapped = np.lib.format.open_memmap(self.cache / f"{self._key(split)}.npy", mode="r")
-        except Exception:  # a damaged header may make its parsers stumble anywhere
-            return None
-        if mapped.shape != (len(self.files[split]), *self.image_shape) or mapped.dtype != np.uint8:
-            return None
-        pixels = np.array(mapped, order="C", subok=False)
-        return torch.from_numpy(pixels) if zlib.crc32(pixels.data) == crc32 else None
-
-    def _remember(self, split: str, pixels: Any, statistics: dict[str, list[float]]) -> None:
-        key = self._key(split)
-        try:
-            self.cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.cache, prefix=".writing-") as beside:
-                np.save(Path(beside, "images.npy"), pixels)
-                Path(beside, "images.json").write_text(json.dumps({**statistics, "crc32": zlib.crc32(pixels.data)}))
-                for suffix in (".npy", ".json"):
-                    os.replace(Path(beside, f"images{suffix}"), self.cache / f"{key}{suffix}")
-        except OSError as error:
-            log.info("decoded images are not kept: %s: %s; data.cache names a folder", self.cache, error.strerror)
-            self._kept[split] = torch.from_numpy(pixels)
-
-
-def decode(path: Path, shape: Sequence[int]) -> Any:
-    """An image file as bytes of a shape (C, height, width), or the reason why it is none."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return to_pixels(image, shape)
-    except Exception as error:  # a damaged file may raise nearly anything, anywhere in Pillow
-        return str(error).replace(repr(str(path)), "the file").strip() or type(error).__name__
-
-
-def _statistics(images: Tensor) -> dict[str, list[float]]:
-    """Mean and standard deviation of each channel, of values in [0, 1]; a std of 0 becomes 1."""
-    mean, std = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.zeros(256, dtype=torch.float64)
-        for part in images[:, channel].split(4096):  # bincount needs eight bytes a pixel
-            counts += torch.bincount(part.flatten(), minlength=256)
-        values = torch.arange(256, dtype=torch.float64) / 255
-        average = (counts * values).sum() / counts.sum()
-        spread = (counts * (values - average) ** 2).sum() / counts.sum()
-        mean.append(round(average.item(), 4))
-        std.append(round(spread.sqrt().item(), 4) or 1.0)
-    return {"mean": mean, "std": std}
-
-
-def _shown(decoded: Any, total: int, description: str) -> Any:
-    """The same items, with a bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    quiet = not sys.stderr.isatty()
-    return track(decoded, description, total, console=Console(stderr=True), disable=quiet, transient=True)

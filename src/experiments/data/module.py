@@ -18,7 +18,7 @@ from experiments.data.augmentation.base import Augmentation
 from experiments.data.augmentation.warps import augmented
 from experiments.data.batches import Batch, BatchList, Clock, ResumableLoader, SequentialBatches, ShuffledBatches
 from experiments.data.memory import release_freed_memory
-from experiments.data.splits import SPLIT_SEED, share, stratified
+from experiments.data.splits import SPLIT_SEED, limited, share, stratified
 from experiments.errors import UserError
 
 # What steps_per_execution chooses by itself: what Lightning costs a step is small by then, an epoch still has moments
@@ -117,7 +117,7 @@ class ImageDataModule(LightningDataModule):
         if stage in ("fit", "validate") and "train" not in self.splits:
             images, labels = self.read("train")
             train, val = self.split(labels)
-            train = self.limited(train, labels)
+            train = limited(train, labels, self.limit, self.num_classes)
             self.splits["train"] = TensorDataset(images[train], labels[train])
             self.splits["val"] = TensorDataset(images[val], labels[val])
             del images  # the parts are copies
@@ -140,26 +140,6 @@ class ImageDataModule(LightningDataModule):
                 raise UserError(f"data.val_size={self.val_size} leaves too few of {len(labels)} images to train on")
             train, val = stratified(indices, labels, count)
         return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(val))
-
-    def limited(self, indices: Tensor, labels: Tensor) -> Tensor:
-        """The stratified part of ``indices`` that ``limit`` allows."""
-        if self.limit is None:
-            return indices
-        count = round(self.limit * len(indices)) if self.limit < 1 else int(self.limit)
-        if self.limit == 1.0 and isinstance(self.limit, float):
-            count = len(indices)
-        if count > len(indices):
-            raise UserError(f"data.limit={self.limit} exceeds the {len(indices)} images there are to train on")
-        if count == len(indices):
-            return indices
-        if count < self.num_classes:
-            raise UserError(f"data.limit={self.limit} leaves {count} images for {self.num_classes} classes")
-        if (surplus := len(indices) - count) < self.num_classes:  # too few to take some of each class
-            of_class = [(labels[indices] == label).nonzero().flatten().tolist() for label in range(self.num_classes)]
-            gone = [max(reversed(of_class), key=len).pop() for _ in range(surplus)]
-            return torch.from_numpy(np.delete(indices.numpy(), gone))
-        _, kept = stratified(indices.numpy(), labels[indices], count)
-        return torch.from_numpy(np.sort(kept))
 
     def class_counts(self) -> list[int]:
         """How many images of each class there are to train on; reads them if they are not yet."""

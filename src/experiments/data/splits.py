@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
@@ -28,3 +29,28 @@ def stratified(indices: np.ndarray[Any, Any], labels: Tensor, count: int) -> tup
             f"the {len(indices)} images cannot be split by class into {count} and the rest: {error}"
         ) from error
     return rest, part
+
+
+def limited(indices: Tensor, labels: Tensor, limit: float | int | None, num_classes: int) -> Tensor:
+    """The stratified part of ``indices`` that ``limit``, a fraction in (0, 1) or a count, allows.
+
+    Raises:
+        UserError: if it allows more images than there are, or fewer than there are classes.
+    """
+    if limit is None:
+        return indices
+    count = round(limit * len(indices)) if limit < 1 else int(limit)
+    if limit == 1.0 and isinstance(limit, float):
+        count = len(indices)
+    if count > len(indices):
+        raise UserError(f"data.limit={limit} exceeds the {len(indices)} images there are to train on")
+    if count == len(indices):
+        return indices
+    if count < num_classes:
+        raise UserError(f"data.limit={limit} leaves {count} images for {num_classes} classes")
+    if (surplus := len(indices) - count) < num_classes:  # too few to take some of each class
+        of_class = [(labels[indices] == label).nonzero().flatten().tolist() for label in range(num_classes)]
+        gone = [max(reversed(of_class), key=len).pop() for _ in range(surplus)]
+        return torch.from_numpy(np.delete(indices.numpy(), gone))
+    _, kept = stratified(indices.numpy(), labels[indices], count)
+    return torch.from_numpy(np.sort(kept))

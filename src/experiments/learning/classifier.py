@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from experiments.data.batches import as_batch_list, steps_per_epoch
+from experiments.data.batches import as_batch_list
 from experiments.errors import UserError
 from experiments.learning.lightning_internals import (
     call_before_optimizer_step,
@@ -24,6 +24,7 @@ from experiments.learning.lightning_internals import (
     is_accumulating,
 )
 from experiments.learning.metrics import MeanLoss, at_least_32_bits
+from experiments.learning.schedulers import total_steps
 
 STAGES = ("train", "val", "test")
 Batch = tuple[Tensor, Tensor]
@@ -236,7 +237,7 @@ class Classifier(LightningModule):
         if self.make_scheduler is None:
             return optimizer
         by_step = "total_steps" in inspect.signature(self.make_scheduler).parameters
-        steps = {"total_steps": self._total_steps()} if by_step else {}
+        steps = {"total_steps": total_steps(self.trainer)} if by_step else {}
         try:
             schedule = self.make_scheduler(optimizer, **steps)
         except (TypeError, ValueError) as error:
@@ -246,17 +247,3 @@ class Classifier(LightningModule):
             plan["monitor"] = "val/accuracy" if schedule.mode == "max" else "val/loss"
             plan["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return {"optimizer": optimizer, "lr_scheduler": plan}
-
-    def _total_steps(self) -> int:
-        trainer = self.trainer
-        steps = trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise UserError(
-                "this scheduler needs to know the number of steps: set trainer.max_epochs or trainer.max_steps, "
-                "or use scheduler=constant"
-            )
-        per_epoch = steps_per_epoch(trainer.train_dataloader)
-        if per_epoch and trainer.max_epochs != -1:  # a list of batches is one of Lightning's batches
-            steps = per_epoch * max(trainer.max_epochs or 0, 1)
-            steps = min(steps, trainer.max_steps) if trainer.max_steps != -1 else steps
-        return int(steps)

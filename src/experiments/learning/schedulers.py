@@ -1,9 +1,13 @@
-"""Learning-rate schedules that torch does not have as one class."""
+"""Learning-rate schedules that torch does not have as one class, and how many steps a schedule plans for."""
 
 import math
 
+from lightning import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from experiments.data.batches import steps_per_epoch
+from experiments.errors import UserError
 
 
 class WarmupCosine(LRScheduler):
@@ -41,3 +45,22 @@ class WarmupCosine(LRScheduler):
             done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
             factor = self.final_factor + (1 - self.final_factor) * (1 + math.cos(math.pi * done)) / 2
         return [float(base) * factor for base in self.base_lrs]
+
+
+def total_steps(trainer: Trainer) -> int:
+    """How many optimizer steps a run is planned to take; a schedule's length.
+
+    Raises:
+        UserError: if it has no end.
+    """
+    steps = trainer.estimated_stepping_batches
+    if steps == float("inf"):
+        raise UserError(
+            "this scheduler needs to know the number of steps: set trainer.max_epochs or trainer.max_steps, "
+            "or use scheduler=constant"
+        )
+    per_epoch = steps_per_epoch(trainer.train_dataloader)
+    if per_epoch and trainer.max_epochs != -1:  # a list of batches is one of Lightning's batches
+        steps = per_epoch * max(trainer.max_epochs or 0, 1)
+        steps = min(steps, trainer.max_steps) if trainer.max_steps != -1 else steps
+    return int(steps)

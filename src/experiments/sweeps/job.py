@@ -66,7 +66,7 @@ class Job:
         from optuna.trial import TrialState
 
         from experiments.callbacks import Pruning
-        from experiments.sweeps.study import DIRECTORY, ERROR
+        from experiments.sweeps.trials import DIRECTORY, ERROR
 
         study = shared.study()
         trial = shared.claim(study, number)

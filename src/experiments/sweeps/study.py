@@ -10,9 +10,8 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,50 +23,24 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from experiments.errors import UserError
+from experiments.sweeps.optuna_internals import (
+    record_heartbeat,
+    stale_trial_ids,
+    storage_of,
+    suggest,
+    teaching_study,
+    trial_id,
+)
 from experiments.sweeps.space import Space
 from experiments.sweeps.storage import BEAT, beside, file_of, opened, quiet, shown
+from experiments.sweeps.trials import DEATHS, DIRECTORY, ERROR, LOST, OWNER, RETRY_OF, SWEEP, counted, running
 
 log = logging.getLogger(__name__)
 MAX_DEATHS = 10  # a trial that kills its process time and again is failed for good
-
-
-# What a trial says of itself beside its parameters
-OWNER, DIRECTORY, LOST, RETRY_OF, DEATHS, ERROR = "owner", "directory", "lost", "retry_of", "deaths", "error"
-STATUS = {
-    TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
 MAY_DIFFER = ("data_root", "data.root", "trainer.accelerator", "trainer.devices")  # between machines
-SWEEP = "sweep"  # what a study says of its sweep
 _HELD: dict[tuple[str, int], tuple[str, FileLock | None]] = {}  # this process's name and lock as an owner of trials
 
-
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-class Study(optuna.Study):
-    """A study whose failures teach the sampler too.
-
-    Optuna's samplers pass over failed trials, so TPE comes back again and again to a choice that always fails: it
-    looks untried. Here, who asks for pruned trials also gets the failed ones, as pruned before their first value.
-    """
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        wanted = super()._get_trials(deepcopy, states, use_cache)
-        if states is None or TrialState.PRUNED not in states or TrialState.FAIL in states:
-            return wanted
-        failed = []
-        for trial in super()._get_trials(deepcopy, (TrialState.FAIL,), use_cache):
-            if trial.params and LOST not in trial.user_attrs:
-                seen = copy(trial)
-                seen.state, seen.intermediate_values = TrialState.PRUNED, {}
-                failed.append(seen)
-        return sorted([*wanted, *failed], key=lambda trial: trial.number)
 
 
 @dataclass
@@ -117,7 +90,7 @@ class SharedStudy:
                     direction=self.direction,
                     load_if_exists=True,
                 )
-                study = Study(study.study_name, study._storage, study.sampler, study.pruner)
+                study = teaching_study(study)
                 if SWEEP not in study.user_attrs:
                     study.set_user_attr(SWEEP, sweep)
         except Exception as error:  # whatever a file system, a database or its driver may say
@@ -154,7 +127,7 @@ class SharedStudy:
     def is_dead(self, trial: FrozenTrial, stale: set[int]) -> bool:
         """Whether the process of a running trial is gone."""
         if self.file is None:
-            return trial._trial_id in stale
+            return trial_id(trial) in stale
         owner = trial.user_attrs.get(OWNER)
         path = beside(self.file, "owners") / str(owner)
         if owner is None or not path.exists():
@@ -169,7 +142,7 @@ class SharedStudy:
         """Fail the running trials of processes that are gone and put them back into the queue; returns how many."""
         stale: set[int] = set()
         if self.file is None:
-            stale = set(study._storage._get_stale_trial_ids(study._study_id))  # type: ignore[attr-defined]
+            stale = stale_trial_ids(study)
         dead = [trial for trial in running(study) if self.is_dead(trial, stale)]
         for trial in dead:
             at_work = DIRECTORY in trial.user_attrs  # a process that died before is not the trial's fault
@@ -190,7 +163,7 @@ class SharedStudy:
             trial = study.ask()
             trial.set_user_attr(OWNER, self.owner())
             if self.file is None:
-                study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+                record_heartbeat(study, trial)
                 # without a lock, others may have asked at the same moment: the last ones step back
                 if len([other for other in counted(study) if other.number < trial.number]) >= total:
                     trial.set_user_attr(LOST, "one more than asked for")
@@ -199,7 +172,7 @@ class SharedStudy:
             if sampler_of is not None:
                 study.sampler = sampler_of(trial.number)
             for name, one in self.space.items():
-                trial._suggest(name, one)
+                suggest(trial, name, one)
             return trial
 
     def claim(self, study: optuna.Study, number: int) -> Trial | None:
@@ -208,7 +181,7 @@ class SharedStudy:
             trial = next(one for one in study.get_trials(deepcopy=False) if one.number == number)
             if trial.state != TrialState.RUNNING:
                 return None
-            claimed = Trial(study, trial._trial_id)
+            claimed = Trial(study, trial_id(trial))
             claimed.set_user_attr(OWNER, self.owner())
             return claimed
 
@@ -221,16 +194,16 @@ class SharedStudy:
 
     def _requeue(self, study: optuna.Study, trial: FrozenTrial, deaths: int) -> None:
         # In this order no moment is left in which a kill could lose a trial or have it run twice.
-        storage, state = study._storage, TrialState.FAIL
+        storage = storage_of(study)
         if deaths >= MAX_DEATHS:
-            storage.set_trial_user_attr(trial._trial_id, ERROR, f"its process died {deaths} times")
+            storage.set_trial_user_attr(trial_id(trial), ERROR, f"its process died {deaths} times")
         else:
             queued = any(other.user_attrs.get(RETRY_OF) == trial.number for other in study.get_trials(deepcopy=False))
             if not queued and trial.params.keys() == self.space.keys():
                 study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number, DEATHS: deaths})
-            storage.set_trial_user_attr(trial._trial_id, LOST, "its process ended before it did")
+            storage.set_trial_user_attr(trial_id(trial), LOST, "its process ended before it did")
         try:
-            storage.set_trial_state_values(trial._trial_id, state)
+            storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
         except optuna.exceptions.UpdateFinishedTrialError:  # it lived, and ended just now
             log.warning("trial %s ended while it was taken for dead", trial.number)
 
@@ -244,7 +217,7 @@ class SharedStudy:
 
         def beat() -> None:
             while not ended.wait(BEAT):
-                study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+                record_heartbeat(study, trial)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -253,22 +226,3 @@ class SharedStudy:
         finally:
             ended.set()
             thread.join()
-
-
-def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count: those that ended by themselves, and those that run."""
-    trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.state != TrialState.WAITING and LOST not in trial.user_attrs]
-
-
-def running(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that are under way, or were when their process died."""
-    return study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-
-
-def best(study: optuna.Study) -> FrozenTrial | None:
-    """The best trial that was not pruned, if there is one yet."""
-    try:
-        return study.best_trial
-    except ValueError:
-        return None

@@ -5,7 +5,6 @@ import os
 import random
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,11 +24,12 @@ from experiments.config.checks.ranges import WORST
 from experiments.config.installation import command
 from experiments.errors import UserError
 from experiments.sweeps import space as spaces
-from experiments.sweeps.display import Display
+from experiments.sweeps.display import Display, command_again
 from experiments.sweeps.job import TRIAL, Job
 from experiments.sweeps.multirun import NothingFinished, prepared
 from experiments.sweeps.storage import JOURNAL, quiet, shown
-from experiments.sweeps.study import ERROR, SharedStudy, best, counted, running
+from experiments.sweeps.study import SharedStudy
+from experiments.sweeps.trials import ERROR, best, counted, running
 from experiments.sweeps.workers import SECONDS_BETWEEN_LOOKS, WORKER, cores, end_with_parent, run_workers
 
 
@@ -245,10 +245,3 @@ def run_name(config: DictConfig) -> str:
         return str(config.name)
     finally:
         job.cfg = before
-
-
-def command_again(folder: Path, storage: str | None) -> str:
-    """What was typed, with the sweep's directory where that is what finds the study."""
-    typed = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
-    where = [] if storage else [f"hydra.sweep.dir={spaces.quoted(os.path.relpath(folder))}"]
-    return f"{command('train')} {shlex.join([*typed, *where])}"

@@ -6,7 +6,10 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
-from torch import Tensor
+
+def is_tensor(annotation: Any) -> bool:
+    """Whether it is torch's Tensor, which no plain value is; torch need not be imported to tell."""
+    return getattr(annotation, "__module__", "") == "torch" and annotation.__name__ == "Tensor"
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -35,7 +38,7 @@ def fits(value: Any, annotation: Any) -> bool:
     kind = origin or annotation
     if not inspect.isclass(kind):
         return True
-    if kind is Tensor:
+    if is_tensor(kind):
         return False
     if isinstance(value, (list, tuple)):
         if not issubclass(list, kind) and not issubclass(tuple, kind):
@@ -57,7 +60,7 @@ def named(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         choices = tuple(choice for one in inner if get_origin(one) is Literal for choice in get_args(one))
-        plain = [one for one in inner if one is not Tensor and get_origin(one) is not Literal]
+        plain = [one for one in inner if not is_tensor(one) and get_origin(one) is not Literal]
         return " or ".join(dict.fromkeys(named(one) for one in ([Literal[choices]] if choices else []) + plain))
     if origin is Literal:
         return "one of " + ", ".join(dict.fromkeys(map(str, inner)))

@@ -47,7 +47,7 @@ def studies_in(folder: str | Path, storage: str | None) -> list["Study"]:
 
 def join(runs: Sequence[Run], study: "Study", folder: str | Path) -> None:
     """Give runs what the study knows of them: the value of trials whose summary has none, and what was lost."""
-    from experiments.sweeps.study import DIRECTORY, LOST, SWEEP
+    from experiments.sweeps.trials import DIRECTORY, LOST, SWEEP
 
     metric = study.user_attrs.get(SWEEP, {}).get("hydra.sweeper.metric", "val/accuracy")
     by_directory = {os.path.abspath(Path(folder) / run.name): run for run in runs}
@@ -67,7 +67,7 @@ def join(runs: Sequence[Run], study: "Study", folder: str | Path) -> None:
 
 def counts(study: "Study") -> str:
     """How many trials there are of each kind."""
-    from experiments.sweeps.study import STATUS, counted
+    from experiments.sweeps.trials import STATUS, counted
 
     states = [STATUS[trial.state] for trial in counted(study)]
     listed = ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(STATUS.values()) if name in states)

@@ -1,0 +1,40 @@
+"""The parts of Optuna's that this project reaches into are there; else its docstring says what breaks."""
+
+import optuna
+import pytest
+from optuna.distributions import IntDistribution
+from optuna.trial import TrialState
+
+from experiments.sweeps import optuna_internals
+from experiments.sweeps.optuna_internals import record_heartbeat, stale_trial_ids, storage_of, suggest, trial_id
+
+
+@pytest.fixture
+def study(tmp_path):
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/study.db", heartbeat_interval=60)
+    return optuna.create_study(storage=storage)
+
+
+def test_trials_are_known_to_their_storage_by_id(study):
+    trial = study.ask()
+    storage_of(study).set_trial_user_attr(trial_id(trial), "seen", 1)
+    assert study.trials[0].user_attrs == {"seen": 1}, storage_of.__doc__
+
+
+def test_a_parameter_is_drawn_from_any_distribution(study):
+    trial = study.ask()
+    suggest(trial, "width", IntDistribution(3, 3))
+    assert study.trials[0].params == {"width": 3}, suggest.__doc__
+
+
+def test_a_trial_that_sends_a_sign_of_life_is_not_stale(study):
+    record_heartbeat(study, study.ask())
+    assert stale_trial_ids(study) == set(), stale_trial_ids.__doc__
+
+
+def test_failed_trials_are_shown_to_samplers_as_pruned(study):
+    trial = study.ask()
+    trial.suggest_int("width", 1, 3)
+    study.tell(trial, state=TrialState.FAIL)
+    seen = optuna_internals.teaching_study(study)._get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    assert [one.state for one in seen] == [TrialState.PRUNED], optuna_internals.TeachingStudy.__doc__
