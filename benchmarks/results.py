@@ -63,6 +63,16 @@ class Results:
     again: bool = option("train again what is done, write nothing, and compare", False)
 
 
+def class_names(content: Any) -> Any:
+    """The same config with classes by their name alone: where a class stands changes nothing that is learned."""
+    if isinstance(content, dict):
+        return {
+            key: value.rpartition(".")[2] if key == "_target_" else class_names(value)
+            for key, value in content.items()
+        }
+    return [class_names(part) for part in content] if isinstance(content, list) else content
+
+
 def recipe_of(name: str) -> str:
     """A fingerprint of all that a recipe trains with, or of who is in an ensemble."""
     if name in ENSEMBLES:
@@ -74,6 +84,7 @@ def recipe_of(name: str) -> str:
         parts = ("model", "data", "loss", "optimizer", "scheduler", "trainer")
         content = {part: config[part] for part in (*parts, "compile", "channels_last", "matmul_precision")}
         content["averaged"] = config["callbacks"].get("ema")
+        content = class_names(content)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -97,8 +97,8 @@ def test_imports_point_down_only(path):
         return
     found = climbing_imports(path.read_text(), package)
     assert not found, (
-        f"{path.relative_to(PACKAGE)} imports {', '.join(found)}, beside or above {package}: move what both need into a "
-        "lower package, or pass it as an argument"
+        f"{path.relative_to(PACKAGE)} imports {found[0]}, beside or above {package}: move what both need to "
+        "a lower package, or pass it as an argument"
     )
 
 

@@ -124,7 +124,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(house):
     recipes = {"digits_mlp": results.recipe_of("digits_mlp")}
     folder = results.folder_of("digits_mlp", 0, recipes, options)
     started = compose("experiment=digits_mlp", "trainer.max_epochs=1", "callbacks=minimal", f"run_dir={folder}")
-    record_start(folder, started, ["trainer.max_epochs=1"])
+    record_start(folder, started, ["trainer.max_epochs=1"], ROOT)
     result, _ = results.train("digits_mlp", 0, recipes, options)
     assert result["epochs"] == 1
 

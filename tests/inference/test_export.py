@@ -96,7 +96,7 @@ def test_a_network_that_onnx_cannot_express_says_so_in_one_message(capfd):
 
 
 def test_missing_packages_are_named_with_the_command(best, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.export.find_spec", lambda name: name == "onnx" or None)
+    monkeypatch.setattr("experiments.inference.export.find_spec", lambda name: name == "onnx" or None)
     with pytest.raises(UserError, match="format=onnx needs onnxscript, onnxruntime: pip install onnxscript onnxr"):
         export(best("MLP"), "onnx", tmp_path / "model.onnx")
     assert importlib.util.find_spec("torch")

@@ -193,7 +193,7 @@ def test_mlflow_in_a_file_gets_curves_pictures_results_and_how_it_ended(tmp_path
 def test_an_interrupted_run_is_not_called_over(tmp_path):
     from experiments.errors import Stopped
 
-    stop = "+callbacks.stop._target_=tests.test_loggers.stops_at_step"
+    stop = "+callbacks.stop._target_=tests.monitoring.test_loggers.stops_at_step"
     with pytest.raises(Stopped):
         run(tmp_path, stop)
     assert not (tmp_path / "report.html").exists()

@@ -10,11 +10,12 @@ from experiments.errors import UserError
 from experiments.runs.run_directory import best_checkpoint, read_config, read_summary
 from experiments.runs.run_record import git_state, record_start, record_summary
 from experiments.training.run import train
+from tests.conftest import ROOT
 
 
 def test_what_starts_and_finishes_can_be_read_back(tmp_path):
     config = {"seed": 0, "data": {"_target_": "experiments.data.Digits"}}
-    record_start(tmp_path / "run", config, ["seed=0"])
+    record_start(tmp_path / "run", config, ["seed=0"], ROOT)
     assert read_config(tmp_path / "run") == config
     assert read_summary(tmp_path / "run") is None
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
@@ -97,10 +98,10 @@ def test_every_composed_config_is_another_runs():
 
 
 def test_no_new_run_starts_where_another_one_lies(tmp_path):
-    record_start(tmp_path, {"seed": 0}, [])
+    record_start(tmp_path, {"seed": 0}, [], ROOT)
     with pytest.raises(UserError, match="holds a run: go on with it by resume="):
-        record_start(tmp_path, {"seed": 1}, [])
+        record_start(tmp_path, {"seed": 1}, [], ROOT)
     record_summary(tmp_path, {"status": "failed"})
-    record_start(tmp_path, {"seed": 1}, [])  # nothing of a run that failed at its start is lost
+    record_start(tmp_path, {"seed": 1}, [], ROOT)  # nothing of a run that failed at its start is lost
     assert read_config(tmp_path) == {"seed": 1}
     assert read_summary(tmp_path) is None

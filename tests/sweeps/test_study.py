@@ -12,6 +12,7 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from experiments.errors import UserError
+from experiments.sweeps import storage, trials
 from experiments.sweeps import study as studies
 from experiments.sweeps.study import SharedStudy
 from experiments.sweeps.trials import DIRECTORY, LOST, RETRY_OF, counted
@@ -25,9 +26,10 @@ def shared(request, tmp_path, monkeypatch):
     """A study in each kind of storage; a server is played by SQLite that is told to have no file."""
     address = str(tmp_path / "study.journal") if request.param == "journal" else f"sqlite:///{tmp_path}/study.db"
     if request.param == "server":
-        monkeypatch.setattr(studies, "file_of", lambda address: None)
-        monkeypatch.setattr(studies, "GRACE", 1)
-        monkeypatch.setattr(studies, "BEAT", 1)
+        monkeypatch.setattr(storage, "GRACE", 1)
+        for module in (studies, storage):
+            monkeypatch.setattr(module, "file_of", lambda address: None)
+            monkeypatch.setattr(module, "BEAT", 1)
     return SharedStudy(address, "name", "maximize", "val/accuracy", SPACE, ["model=mlp"], MedianPruner())
 
 
@@ -51,7 +53,7 @@ def test_ask_and_tell_until_the_total(shared):
         study.tell(trial, trial.params["x"])
         values.append(trial.params["x"])
     assert len(set(values)) == 5
-    assert studies.best(study).value == max(values)
+    assert trials.best(study).value == max(values)
     assert shared.ask(study, 5) is None
     again = shared.ask(study, 6)
     assert again.number == 5
@@ -132,7 +134,7 @@ def test_a_process_that_dies_before_its_trial_began_is_not_held_against_it(share
     assert trial is not None
     assert len({str(one.params) for one in study.trials}) == 1
     trial.set_user_attr(DIRECTORY, "somewhere")
-    assert studies.counted(study)[0].user_attrs["deaths"] == 1
+    assert trials.counted(study)[0].user_attrs["deaths"] == 1
 
 
 def test_a_trial_that_kills_its_process_time_and_again_fails(shared, monkeypatch):

@@ -10,10 +10,9 @@ import pytest
 
 from experiments.config.installation import command
 from experiments.errors import UserError
-from experiments.sweeps.summary import summarize as summaries
 from experiments.sweeps.summary.runs import runs_in
 from experiments.sweeps.summary.summarize import summarize
-from experiments.sweeps.summary.tables import over_seeds, ranked, repeat, rows, table_of
+from experiments.sweeps.summary.tables import over_seeds, ranked, repeat, rows, shown, table_of
 from tests.sweeps.conftest import LR, SMALL, multirun  # noqa: F401  # a fixture
 
 LENGTH = {"trainer": {"max_epochs": 3}}
@@ -127,7 +126,7 @@ def test_what_cannot_be_shown_is_said(folder, tmp_path):
         summarize(folder, metric="val/f1")
     with pytest.raises(UserError, match=r"storage=.*nothing\.journal: there is no such file"):
         summarize(folder, storage=str(tmp_path / "nothing.journal"))
-    assert summaries.shown(math.nan) == summaries.shown(None) == "-"
+    assert shown(math.nan) == shown(None) == "-"
 
 
 def test_a_real_sweep_is_summarized_with_its_study_even_unfinished(multirun, capsys, tmp_path):  # noqa: F811
@@ -153,7 +152,7 @@ def test_it_needs_no_torch(folder):
     import subprocess
     import sys
 
-    code = f"import sys; from experiments.summarize import summarize; summarize({str(folder)!r}); " + (
+    code = f"import sys; from experiments.sweeps.summary.summarize import summarize; summarize({str(folder)!r}); " + (
         "print('heavy:', sorted({'torch', 'lightning', 'sklearn'} & set(sys.modules)))"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

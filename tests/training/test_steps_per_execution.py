@@ -125,7 +125,8 @@ def made_of_functions():
 
 
 LIGHTNINGS = "+callbacks.own={_target_:lightning.pytorch.callbacks."
-WATCHER = "+callbacks.own._target_=tests.test_execution.Watcher"
+HERE = "tests.training.test_steps_per_execution"
+WATCHER = f"+callbacks.own._target_={HERE}.Watcher"
 SINGLE = {
     "trainer.accumulate_grad_batches=2": "trainer.accumulate_grad_batches",
     "trainer.limit_train_batches=3": "trainer.limit_train_batches",
@@ -138,7 +139,7 @@ SINGLE = {
     "callbacks=[default,histograms]": "the callback Histograms",
     LIGHTNINGS + "GradientAccumulationScheduler,scheduling:{0:4}}": "the callback GradientAccumulationScheduler",
     LIGHTNINGS + "StochasticWeightAveraging,swa_lrs:0.01}": "the callback StochasticWeightAveraging",
-    "+callbacks.own._target_=tests.test_execution.made_of_functions": "the callback LambdaCallback",
+    f"+callbacks.own._target_={HERE}.made_of_functions": "the callback LambdaCallback",
 }
 
 
@@ -161,14 +162,21 @@ class OwnCheckpoint(ModelCheckpoint):
 
 
 def test_a_kind_that_does_not_mind_does_where_it_was_made_to_watch(tmp_path):
-    own = "+callbacks.own._target_=tests.test_execution."
+    own = f"+callbacks.own._target_={HERE}."
     few = ("data.batch_size=10", "callbacks.progress=null", "trainer.enable_progress_bar=true")
     assert chosen(tmp_path, own + "WatchingBar", *few) == 1
     assert chosen(tmp_path, own + "OwnCheckpoint", *few) == 10
 
 
 def test_a_callback_that_looks_at_epochs_alone_does_not_slow_a_run_down(tmp_path):
-    assert chosen(tmp_path, "+callbacks.own._target_=tests.test_execution.EpochWatcher", "data.batch_size=10") == 10
+    assert (
+        chosen(
+            tmp_path,
+            f"+callbacks.own._target_={HERE}.EpochWatcher",
+            "data.batch_size=10",
+        )
+        == 10
+    )
 
 
 def test_an_optimizer_that_evaluates_the_loss_by_itself_gets_single_steps(tmp_path):
