@@ -19,9 +19,10 @@ TRAIN = HERE.parent / "scripts" / "train.py"
 IMPORTS = "import os, torch, torchvision, lightning; lightning.Trainer(accelerator='cpu', logger=False); os._exit(0)"
 BARE = f"""
 import hydra
+from experiments.config.hydra_internals import MAIN_OPTIONS
 from experiments.config.resolvers import register_resolvers
 register_resolvers()
-hydra.main(version_base="1.3", config_path={str(HERE.parent / "conf")!r}, config_name="train")(lambda config: None)()
+hydra.main(config_path={str(HERE.parent / "conf")!r}, config_name="train", **MAIN_OPTIONS)(lambda config: None)()
 """
 
 

@@ -17,7 +17,7 @@ from experiments.config.command_line import (
     without_garbage_collection,
 )
 from experiments.config.compose import hint
-from experiments.config.hydra_internals import let_hydra_start
+from experiments.config.hydra_internals import MAIN_OPTIONS, let_hydra_start
 from experiments.config.installation import CONF
 from experiments.config.plain_values import plain
 from experiments.config.resolvers import register_resolvers
@@ -27,7 +27,7 @@ from experiments.sweeps.requirements import missing_extra
 register_resolvers()
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+@hydra.main(config_path=str(CONF), config_name="train", **MAIN_OPTIONS)
 def main(config: DictConfig, callbacks: Sequence[Any] = ()) -> None:
     with without_garbage_collection():
         from experiments.training.run import (

@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from experiments.config import conf_files
-from experiments.config.hydra_internals import basic_sweeper
+from experiments.config.hydra_internals import basic_sweeper, instantiate
 from experiments.config.installation import CONF
 from experiments.config.resolvers import register_resolvers
 
@@ -57,7 +57,11 @@ class OptunaSweeper(Sweeper):
     """An Optuna study: conf/hydra/sweeper/optuna.yaml says what there is to set."""
 
     def __init__(self, **options: Any) -> None:
-        self.options = options
+        parts = ("sampler", "pruner")  # which Hydra 1.4 leaves to the sweeper to make
+        self.options = {
+            name: instantiate(value) if name in parts and isinstance(value, DictConfig) else value
+            for name, value in options.items()
+        }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what the sweep will need."""

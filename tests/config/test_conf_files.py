@@ -9,6 +9,7 @@ import pytest
 import experiments
 from experiments.config import conf_files
 from experiments.config.checks.check import config_mistakes
+from experiments.config.hydra_internals import VERSION_BASE
 from experiments.config.installation import CONF, as_started, checkout_of, command, install_command
 from experiments.errors import UserError
 
@@ -93,7 +94,7 @@ def test_other_programs_of_hydras_are_left_alone(own, tmp_path):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "train.yaml").write_text("theirs: 1\n")
     (own / "train.yaml").write_text("ours: 1\n")
-    with initialize_config_dir(str(tmp_path / "theirs"), version_base="1.3"):
+    with initialize_config_dir(str(tmp_path / "theirs"), **VERSION_BASE):
         assert dict(compose("train")) == {"theirs": 1}
 
 

@@ -50,7 +50,8 @@ def test_two_ranks_share_one_run_and_resume_exactly(tmp_path):
 
     process = start(folder)  # kill one
     wait_until(lambda: any(newest_step(run) >= 7 for run in folder.glob("runs/*/*")), 120)
-    (second_rank,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (second_rank,) = [pid for pid in children if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(int(second_rank), signal.SIGKILL)
     assert process.wait(timeout=120) != 0
     (run,) = folder.glob("runs/*/*")

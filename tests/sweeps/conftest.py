@@ -10,6 +10,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+from experiments.config.hydra_internals import VERSION_BASE
 from experiments.config.installation import CONF
 from experiments.config.plain_values import plain
 from experiments.config.resolvers import register_resolvers
@@ -35,7 +36,8 @@ def multirun(tmp_path, monkeypatch):
 
     def run(folder: str, *overrides: str) -> Path:
         register_resolvers()
-        version.setbase("1.3")  # as scripts/train.py says
+        if VERSION_BASE:
+            version.setbase(VERSION_BASE["version_base"])
         monkeypatch.chdir(tmp_path)
         root = logging.getLogger()
         before = root.level, root.handlers[:]

@@ -9,7 +9,7 @@ import torch
 import experiments
 from experiments.errors import UserError
 from experiments.inference.evaluate import evaluate
-from experiments.training.build import build
+from experiments.training.build import build, missing_for_compile
 from experiments.training.run import fit_and_test, train
 
 NET = """
@@ -172,6 +172,7 @@ def test_an_import_path_must_be_given(group, key):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(missing_for_compile() is not None, reason=f"there is not {missing_for_compile()}")
 def test_a_compiled_network_with_branches_trains_as_the_plain_one_under_the_same_names(own):
     options = (*OWN_NET, *OWN_DATA, "optimizer=sgd", "scheduler=constant", "trainer.limit_train_batches=5")
     plain, compiled = (run(own / f"run-{on}", *options, f"compile={on}")[0].classifier for on in ("false", "true"))

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from experiments.config import conf_files
 from experiments.config.command_line import wrong_choice
+from experiments.config.hydra_internals import VERSION_BASE
 from experiments.config.installation import CONF
 from experiments.config.plain_values import job_values
 from experiments.config.resolvers import forget_run_id, register_resolvers
@@ -39,7 +40,7 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         return hydra_compose("train", list(overrides), return_hydra_config=True)
 
 

@@ -1,10 +1,35 @@
-"""What reaches into Hydra's private parts; each with what breaks without it, and why there is no public way."""
+"""What differs between Hydra 1.3 and 1.4, and what reaches into Hydra's private parts.
+
+Of the latter, each says what breaks without it, and why there is no public way.
+"""
 
 import argparse
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import hydra.utils
 from hydra.core.override_parser.types import Override
 from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
+
+# Hydra 1.4 has a list of the classes that a config may name, and wants no version_base. What is typed may name
+# anything; what comes out of a file has passed runs.allowed_classes before.
+_UNCHECKED = getattr(hydra.utils, "UNSAFE_DISABLE_EXECUTION_CHECKS", None)
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if _UNCHECKED is None else {}
+MAIN_OPTIONS = VERSION_BASE if _UNCHECKED is None else {"execution_whitelist": _UNCHECKED}
+
+
+def instantiate(config: Mapping[str, Any], **options: Any) -> Any:
+    """Call a config's ``_target_`` with its other keys, with ``hydra.utils.instantiate`` of either version."""
+    if _UNCHECKED is not None:
+        options["_execution_whitelist_"] = _UNCHECKED
+    return hydra.utils.instantiate(config, **options)
+
+
+def register_resolver(name: str, function: Callable[..., Any], **options: Any) -> None:
+    """Make a function known to configs as ``${name:...}``; OmegaConf 2.4, which Hydra 1.4 needs, has renamed it."""
+    register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)
+    register(name, function, replace=True, **options)
 
 
 def let_hydra_start() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from experiments.config.hydra_internals import register_resolver
 from experiments.config.installation import command
 from experiments.config.plain_values import plain
 from experiments.errors import UserError
@@ -92,8 +93,8 @@ def job_label() -> str | None:
 
 def register_resolvers() -> None:
     """Make the functions above known to configs, such as ``${run_folder:name,resume}``."""
-    OmegaConf.register_new_resolver("command", command, replace=True)
-    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
-    OmegaConf.register_new_resolver("hydra_folder", hydra_folder, replace=True)
-    OmegaConf.register_new_resolver("job_label", job_label, replace=True)
+    register_resolver("command", command)
+    register_resolver("run_id", run_id, use_cache=True)
+    register_resolver("run_folder", run_folder)
+    register_resolver("hydra_folder", hydra_folder)
+    register_resolver("job_label", job_label)

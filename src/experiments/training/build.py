@@ -7,20 +7,22 @@ import pkgutil
 import shlex
 import shutil
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from experiments.config.hydra_internals import instantiate
 from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.runs.checkpoint_files import AtomicCheckpointIO
@@ -153,19 +155,26 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
     return module
 
 
+def missing_for_compile() -> str | None:
+    """What torch.compile needs and is not here, and how to get it."""
+    default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = (shlex.split(os.environ.get("CXX", "")) or [default])[0]
+    if shutil.which(compiler) is None:
+        return f"a C++ compiler, and there is no {compiler}: install one, name yours in the environment variable CXX"
+    header = Path(sysconfig.get_paths()["include"], "Python.h")
+    if not header.is_file():
+        return f"Python's headers, and there is no {header}: install them (on Debian python3-dev)"
+    return None
+
+
 def compile_in_place(module: LightningModule) -> None:
     """Let torch.compile the network (all of a module without one) at its first batch; names of weights stay.
 
     Raises:
-        UserError: if there is no C++ compiler, which torch would say in the middle of that batch.
+        UserError: if there is nothing to compile with, which torch would say in the middle of that batch.
     """
-    default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    compiler = (shlex.split(os.environ.get("CXX", "")) or [default])[0]
-    if shutil.which(compiler) is None:
-        raise UserError(
-            f"compile=true needs a C++ compiler, and there is no {compiler}: install one, name yours in the "
-            "environment variable CXX, or set compile=false"
-        )
+    if missing := missing_for_compile():
+        raise UserError(f"compile=true needs {missing}, or set compile=false")
     getattr(module, "net", module).compile()
 
 
