@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.monitoring.report_charts import _ticks
-from experiments.monitoring.report_page import render
+from experiments.monitoring.report_page import _ticks, render
 from experiments.monitoring.worst_predictions import WrongPrediction
 
 EVIL = "<script>alert(1)</script>\"' onload=x &amp; \x00\u202e</pre></style><img src=http://example.org/x>"

@@ -28,7 +28,7 @@ def instantiate(config: Mapping[str, Any], **options: Any) -> Any:
 
 def register_resolver(name: str, function: Callable[..., Any], **options: Any) -> None:
     """Make a function known to configs as ``${name:...}``; OmegaConf 2.4, which Hydra 1.4 needs, has renamed it."""
-    register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)
+    register: Any = OmegaConf.register_new_resolver if _UNCHECKED is None else OmegaConf.register_resolver
     register(name, function, replace=True, **options)
 
 

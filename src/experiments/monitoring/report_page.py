@@ -1,85 +1,34 @@
 """A run as one page of HTML: everything inside, nothing fetched, no script, every text escaped."""
 
+import base64
+import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from PIL import Image
 
 from experiments.monitoring import drawing
-from experiments.monitoring.report_charts import (
-    confusion_table,
-    curve_charts,
-    data_url,
-    escaped,
-    most_confused,
-    precision_recall_bars,
-)
 from experiments.monitoring.worst_predictions import WrongPrediction
 
-MAX_BESIDE = 12  # classes whose matrix leaves room beside it
+MAX_CELLS = 30  # classes whose confusion matrix is a table; of more it is a picture
+MAX_PAIRS = 12  # pairs of classes that are listed
 PICTURE_SIDE = 128  # pixels, of an image in the page
-
-
-# The policy lets a browser load nothing at all, whatever a class or a config value is called.
-HEAD = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-"""
-STYLE = """<style>
-:root { color-scheme: light dark; --paper: #fbfbfa; --card: #ffffff; --ink: #1d2129; --pale: #69707d; --line: #e4e6ea;
-  --first: #2f6fc4; --second: #d9691e; --good: #1d7f4e; --bad: #bb2d3b; --shade: 47 111 196; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14161a; --card: #1c1f25; --ink: #e6e8ec; --pale: #979fad;
-  --line: #30343d; --first: #78aef5; --second: #f0955a; --good: #5cc48e; --bad: #f0808a; --shade: 96 158 240; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 68rem; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { margin: 0; font-size: 1.7rem; letter-spacing: -.01em; overflow-wrap: anywhere; }
-h2 { margin: 2.5rem 0 .8rem; font-size: 1.1rem; }
-p { margin: .3rem 0; }
-.pale, figcaption, th { color: var(--pale); }
-.status { display: inline-block; padding: .05rem .6rem; border: 1px solid; border-radius: 1rem; font-size: .8rem;
-  vertical-align: .25em; color: var(--pale); }
-.finished { color: var(--good); } .failed { color: var(--bad); }
-.cards, .pair, .images { display: grid; gap: .8rem; }
-.cards { display: flex; flex-wrap: wrap; margin-top: 1.4rem; } .cards .card { flex: 1 1 auto; }
-.pair { grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); }
-.images { grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); }
-.card, figure { margin: 0; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: .6rem; min-width: 0; }
-.card b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; }
-figure svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--pale); font-size: 11px; } svg .grid { stroke: var(--line); }
-svg polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.first { --c: var(--first); } .second { --c: var(--second); }
-svg .first, svg .second { stroke: var(--c); } svg circle { fill: var(--c); stroke: none; }
-.key { display: inline-block; width: .8rem; height: .2rem; margin: 0 .35rem .2rem .8rem; background: var(--c); }
-.images figure { padding: .5rem; text-align: center; font-size: .82rem; overflow-wrap: anywhere; }
-.images img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; image-rendering: pixelated;
-  margin-bottom: .3rem; background: #000; border-radius: .3rem; }
-.wrong { color: var(--second); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .86rem; }
-th { font-weight: 500; text-align: left; } td, th { padding: .18rem .55rem; }
-.matrix td { min-width: 1.9rem; padding: .18rem .3rem; text-align: center; border: 1px solid var(--line); }
-.matrix .strong { color: #fff; } @media (prefers-color-scheme: dark) { .matrix .strong { color: #0b0d10; } }
-.matrix thead th { text-align: center; } .matrix th { white-space: nowrap; max-width: 9rem; overflow: hidden;
-  text-overflow: ellipsis; }
-.bars { width: 100%; } .bars td.first, .bars td.second { width: 45%; white-space: nowrap; }
-.bar { display: inline-block; height: .5rem; margin-right: .4rem; border-radius: .2rem; background: var(--c); }
-img.map { width: min(100%, 40rem); image-rendering: pixelated; }
-details { margin: .5rem 0; } summary { cursor: pointer; }
-pre { margin: .5rem 0; padding: .8rem 1rem; overflow-x: auto; background: var(--card); border: 1px solid var(--line);
-  border-radius: .6rem; font: 12.5px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-</style>
-"""
+CARDS = (
+    ("test accuracy", "test/accuracy", "{:.2%}"),
+    ("best val accuracy", "val/accuracy", "{:.2%}"),
+    ("test loss", "test/loss", "{:.4f}"),
+    ("val loss there", "val/loss", "{:.4f}"),
+    ("parameters", "parameters", "{:,}"),
+    ("epochs", "epochs", "{:,}"),
+    ("steps", "steps", "{:,}"),
+    ("training seconds", "train_seconds", "{:,.1f}"),
+)
 
 
 def render(
@@ -93,7 +42,7 @@ def render(
     matrix: drawing.Matrix | None,
     mistakes: Sequence[WrongPrediction] | None,
 ) -> str:
-    """The page.
+    """Return the page, from the template ``report.html.jinja``.
 
     Args:
         config: plain values, resolved.
@@ -106,92 +55,153 @@ def render(
         matrix: counts (num_classes, num_classes), true class by predicted one; None leaves it out.
         mistakes: the most confident first; None leaves them out.
     """
-    name = str(config.get("name", folder.name))
-    split = {"test": "test split", "val": "last validation"}[stage]
-    parts = [
-        HEAD,
-        f"<title>{escaped(name)}</title>\n{STYLE}</head>\n<body>\n",
-        _header(name, summary, folder),
-        curve_charts(points, summary),
-    ]
-    if matrix is not None and matrix.sum():
-        beside = "pair" if len(matrix) <= MAX_BESIDE else ""
-        parts.append(f'<h2>Confusion, precision and recall, {split}</h2>\n<div class="{beside}">\n')
-        parts += [confusion_table(matrix, class_names), precision_recall_bars(matrix, class_names), "</div>\n"]
-        parts.append(most_confused(matrix, class_names))
-    if mistakes is not None and matrix is not None and matrix.sum() and not mistakes:
-        parts.append(f"<h2>Most confident mistakes, {split}</h2>\n<p>None: every image was classified rightly.</p>\n")
-    elif mistakes:
-        parts.append(f"<h2>Most confident mistakes, {split}</h2>\n{_mistakes(mistakes)}")
-    parts.append(_configuration(config, folder, network))
-    parts.append("</body>\n</html>\n")
-    return "".join(parts)
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-
-def _header(name: str, summary: Mapping[str, Any], folder: Path) -> str:
-    status = str(summary.get("status", ""))
-    found = []
-    for label, key, form in (
-        ("test accuracy", "test/accuracy", "{:.2%}"),
-        ("best val accuracy", "val/accuracy", "{:.2%}"),
-        ("test loss", "test/loss", "{:.4f}"),
-        ("val loss there", "val/loss", "{:.4f}"),
-        ("parameters", "parameters", "{:,}"),
-        ("epochs", "epochs", "{:,}"),
-        ("steps", "steps", "{:,}"),
-        ("training seconds", "train_seconds", "{:,.1f}"),
-    ):
-        if isinstance(value := summary.get(key), (int, float)):
-            found.append(f'<div class="card"><b>{form.format(value)}</b><span class="pale">{label}</span></div>\n')
-    for key, value in summary.items():  # further metrics
-        if key.startswith("test/") and key not in ("test/accuracy", "test/loss") and isinstance(value, (int, float)):
-            found.append(f'<div class="card"><b>{value:.4f}</b><span class="pale">{escaped(key)}</span></div>\n')
-    environment = _environment(folder)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+    )
+    machine = _machine(folder)
     facts = [
         folder.name,
-        environment.get("started"),
-        f"seed {summary['seed']}" if "seed" in summary else None,
-        f"device {summary['device']}" if "device" in summary else None,
+        machine.get("started"),
+        *(f"{key} {summary[key]}" for key in ("seed", "device") if key in summary),
     ]
-    error = f"<pre>{escaped(summary['error'])}</pre>\n" if summary.get("error") else ""
-    return (
-        f'<h1>{escaped(name)} <span class="status {status if status in ("finished", "failed") else ""}">'
-        f"{escaped(status)}</span></h1>\n"
-        f'<p class="pale">{escaped(" · ".join(str(fact) for fact in facts if fact))}</p>\n{error}'
-        f'<div class="cards">\n{"".join(found)}</div>\n'
+    further = [key for key in summary if key.startswith("test/") and key not in ("test/accuracy", "test/loss")]
+    cards = [*CARDS, *((key, key, "{:.4f}") for key in further)]
+    sections = {"everything, resolved": dict(config), "machine, versions and command": machine}
+    texts = {
+        title: yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for title, part in sections.items() if part
+    }
+    page: str = environment.get_template("report.html.jinja").render(
+        name=str(config.get("name", folder.name)),
+        split={"test": "test split", "val": "last validation"}[stage],
+        status=str(summary.get("status", "")),
+        facts=[_printable(fact) for fact in facts if fact],
+        error=summary.get("error"),
+        cards=[(label, form.format(summary[key])) for label, key, form in cards if _is_number(summary.get(key))],
+        charts=_charts(points),
+        class_names=class_names,
+        **_confusion(matrix, class_names),
+        mistakes=mistakes and [{**vars(each), "url": _url(_small(each.picture))} for each in mistakes],
+        typed=_typed(folder),
+        sections={**texts, "the network": network},
     )
+    return page
 
 
-def _mistakes(mistakes: Iterable[WrongPrediction]) -> str:
-    figures = "".join(
-        f'<figure><img alt="{escaped(each.true)}" src="{data_url(_small(each.picture))}">'
-        f"<bdi>{escaped(each.true)}</bdi><br>"
-        f'<span class="wrong">→ <bdi>{escaped(each.predicted)}</bdi> {each.probability:.1%}</span></figure>\n'
-        for each in mistakes
-    )
-    return f'<p class="pale">The true class, and what it was taken for.</p>\n<div class="images">\n{figures}</div>\n'
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
-def _configuration(config: Mapping[str, Any], folder: Path, network: str) -> str:
-    environment = _environment(folder)
-    typed: Any = None
+def _printable(value: Any) -> Any:
+    """A text without the characters that no page may hold."""
+    if type(value) is not str:
+        return value
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in value)
+
+
+def _charts(points: Mapping[str, Sequence[Sequence[float]]]) -> list[dict[str, Any]]:
+    """A chart for each metric, accuracy and loss first."""
+    names = dict.fromkeys(name.partition("/")[2] for name in points)
+    charts = []
+    for name in sorted(names, key=lambda name: (name != "accuracy", name != "loss")):
+        curves = {
+            stage: [point for point in points.get(f"{stage}/{name}", []) if math.isfinite(point[1])]
+            for stage in ("train", "val")
+        }
+        if any(curves.values()):
+            charts.append(_chart(name, curves))
+    return charts
+
+
+def _ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from ``low`` to ``high``."""
+    span = high - low or abs(high) or 1.0
+    power = 10 ** math.floor(math.log10(span / about))
+    step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= about)
+    return [step * number for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _chart(name: str, curves: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
+    """Where the marks of a chart over optimizer steps stand, a line a stage, in pixels."""
+    width, height, left, right, top, bottom = 560, 260, 52, 548, 10, 226
+    every = [point for points in curves.values() for point in points]
+    steps, values = [point[0] for point in every], [point[1] for point in every]
+    first, last = min(0.0, *steps), max(1.0, *steps)
+    margin = 0.06 * (max(values) - min(values)) or 0.05 * abs(max(values)) or 1.0
+    low, high = min(values) - margin, max(values) + margin
+
+    def x(step: float) -> float:
+        return round(left + (step - first) / (last - first) * (right - left), 1)
+
+    def y(value: float) -> float:
+        return round(bottom - (value - low) / (high - low) * (bottom - top), 1)
+
+    return {
+        "name": name, "width": width, "height": height, "left": left, "right": right, "bottom": bottom,
+        "value_ticks": [(y(value), f"{value:.4g}") for value in _ticks(low, high)],
+        "step_ticks": [(x(step), f"{step:,.0f}") for step in _ticks(first, last)],
+        "curves": [
+            {
+                "stage": stage,
+                "style": {"train": "first", "val": "second"}[stage],
+                "points": [
+                    (x(at), y(value), f"{stage}/{name} {value:.5g} at step {at:,.0f}") for at, value in points
+                ],
+            }
+            for stage, points in curves.items()
+            if points
+        ],
+    }
+
+
+def _confusion(matrix: drawing.Matrix | None, names: Sequence[str]) -> dict[str, Any]:
+    """The matrix as rows of a table, or of many classes as a picture; each class's rates, the pairs confused most."""
+    if matrix is None or not matrix.sum():
+        return {"rows": [], "map": "", "classes": [], "confused": []}
+    shares, (precision, recall) = drawing.rates_of(matrix), drawing.precision_recall_of(matrix)
+    order = list(range(len(matrix)))
+    rows, picture = [], ""
+    if len(matrix) > MAX_CELLS:
+        order = np.argsort(np.where(np.isnan(recall), 2, recall), kind="stable")[:MAX_CELLS].tolist()
+        picture = _url(drawing.confusion_matrix(matrix, names, rates=True))
+    else:
+        for name, counts, parts in zip(names, matrix, shares, strict=True):
+            tips = (
+                f"{name} taken for {other}: {n:,} of {counts.sum():,}, {part:.1%}"
+                for other, n, part in zip(names, counts, parts, strict=True)
+            )
+            rows.append((name, list(zip(counts.tolist(), parts.tolist(), tips, strict=True))))
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    worst = np.argsort(wrong, axis=None, kind="stable")[::-1][:MAX_PAIRS]
+    pairs = [divmod(int(place), len(matrix)) for place in worst if wrong.flat[place]]
+    return {
+        "rows": rows,
+        "map": picture,
+        "classes": [
+            (
+                names[n],
+                *(None if math.isnan(rate[n]) else float(rate[n]) for rate in (precision, recall)),
+                int(matrix[n].sum()),
+            )
+            for n in order
+        ],
+        "confused": [(names[true], names[other], int(wrong[true, other])) for true, other in pairs],
+    }
+
+
+def _typed(folder: Path) -> str:
     with suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
         typed = yaml.safe_load((folder / "overrides.yaml").read_text())
-    parts = ["<h2>Configuration</h2>\n"]
-    if typed:
-        parts.append(f"<pre>{escaped(chr(10).join(map(str, typed)))}</pre>\n")
-    sections = {
-        "everything, resolved": yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
-        "the network": network,
-    }
-    if environment:
-        sections["machine, versions and command"] = yaml.safe_dump(environment, sort_keys=False, allow_unicode=True)
-    for title, text in sections.items():
-        parts.append(f"<details><summary>{title}</summary><pre>{escaped(text)}</pre></details>\n")
-    return "".join(parts)
+        return "\n".join(map(str, typed)) if isinstance(typed, list) else str(typed or "")
+    return ""
 
 
-def _environment(folder: Path) -> dict[str, Any]:
+def _machine(folder: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         content = json.loads((folder / "environment.json").read_text())
         return content if isinstance(content, dict) else {}
@@ -199,6 +209,11 @@ def _environment(folder: Path) -> dict[str, Any]:
 
 
 def _small(picture: Image.Image) -> Image.Image:
-    if max(picture.size) <= PICTURE_SIDE:
-        return picture
-    return drawing.enlarged(picture, PICTURE_SIDE)
+    return picture if max(picture.size) <= PICTURE_SIDE else drawing.enlarged(picture, PICTURE_SIDE)
+
+
+def _url(picture: Image.Image) -> str:
+    """A picture as an address that holds it."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
