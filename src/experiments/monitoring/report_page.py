@@ -141,7 +141,12 @@ def _chart(name: str, curves: Mapping[str, Sequence[Sequence[float]]]) -> dict[s
         return round(bottom - (value - low) / (high - low) * (bottom - top), 1)
 
     return {
-        "name": name, "width": width, "height": height, "left": left, "right": right, "bottom": bottom,
+        "name": name,
+        "width": width,
+        "height": height,
+        "left": left,
+        "right": right,
+        "bottom": bottom,
         "value_ticks": [(y(value), f"{value:.4g}") for value in _ticks(low, high)],
         "step_ticks": [(x(step), f"{step:,.0f}") for step in _ticks(first, last)],
         "curves": [

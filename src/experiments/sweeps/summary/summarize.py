@@ -114,10 +114,10 @@ def summarize(
         known = sorted({name for run in runs for name in run.summary if "/" in name})
         raise UserError(f"metric={metric} is in no run's summary; there are {', '.join(known)}")
     table, seeds = rows(runs, metric), over_seeds(runs, metric, minimize)
-    weights = [(study, importance(study)) for study in studies]
     parts = [text(table), text(seeds)]
-    for study, one in weights:
-        parts += [counts(study), text([{"parameter": name, "importance": value} for name, value in one.items()])]
+    for study in studies:
+        weights = importance(study)
+        parts += [counts(study), text([{"parameter": name, "importance": value} for name, value in weights.items()])]
     if runs[0].status == "finished":
         parts.append(f"the best again, with test: {repeat(runs[0])}")
     for part in filter(None, parts):
@@ -126,10 +126,10 @@ def summarize(
         write(Path(output), table, seeds, say)
         from experiments.sweeps.summary.pictures import can_draw, draw
 
-        if can_draw():
-            say(f"pictures: {', '.join(str(path) for path in draw(runs, weights, metric, minimize, Path(output)))}")
+        if can_draw("optuna"):
+            say(f"pictures: {', '.join(map(str, draw(runs, metric, minimize, Path(output))))}")
         else:
-            say(f"no pictures: they need matplotlib ({install_command('plot')})")
+            say(f"no pictures: they need Optuna and matplotlib ({install_command('sweep')})")
     return runs
 
 
