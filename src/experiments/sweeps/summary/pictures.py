@@ -45,6 +45,8 @@ def draw(runs: Sequence[Run], metric: str, minimize: bool, folder: Path) -> list
             except (ValueError, RuntimeError, ZeroDivisionError):  # too few runs, or all alike
                 continue
         if axes.size and axes[0].has_data():
+            for one in axes if name == "slice" else ():
+                one.tick_params(axis="x", rotation=40)  # long choices stand beside each other
             written.append(folder / f"{name}.png")
             axes[0].figure.savefig(written[-1], dpi=120, bbox_inches="tight")
         pyplot.close("all")
