@@ -313,7 +313,7 @@ TARGETS = [
     "experiments.training.build.make", "experiments.training.build.instantiate",
     "experiments.runs.run_record.subprocess.run", "experiments.runs.run_record.git_state",
     "experiments.data.download.download", "experiments.data.cifar.pickle.loads", "experiments.data.mnist.gzip.open",
-    "experiments.data.cifar._Inert", "experiments.errors.stop", "experiments", "experiments.", ".experiments",
+    "experiments.data.cifar._Unpickler", "experiments.errors.stop", "experiments", "experiments.", ".experiments",
     "experiments..nets", "experiments.nets.MLP.forward", "experimentsx.Net", "lightning.Fabric",
     "lightning.pytorch.cli.LightningCLI", "lightning.pytorch.demos.mnist_datamodule.MNISTDataModule",
     "lightning.pytorch.demos.boring_classes.BoringModel", "lightning.pytorch.trainer.trainer.os.system",

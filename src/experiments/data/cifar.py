@@ -89,50 +89,30 @@ class CIFAR10(ImageDataModule):
             raise UserError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-class _Inert:
-    """Stands for whatever a pickle calls: keeps the arguments and the state, and does nothing."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-def _latin1(text: str, _: str) -> bytes:
-    return text.encode("latin1")
-
-
 class _Unpickler(pickle.Unpickler):
-    """Reads a pickle of plain values and NumPy arrays; the arrays come as ``_Inert``, so that no code runs."""
+    """Reads a pickle of plain values and NumPy arrays; one that names anything else is refused, so no code runs."""
 
-    allowed: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy", "ndarray"): _Inert,
-        ("numpy", "dtype"): _Inert,
-        ("numpy.core.multiarray", "_reconstruct"): _Inert,
-        ("numpy._core.multiarray", "_reconstruct"): _Inert,
-        ("_codecs", "encode"): _latin1,  # how Python 3 writes bytes in an old protocol
+    allowed: ClassVar[set[tuple[str, str]]] = {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("_codecs", "encode"),  # how Python 3 writes bytes in an old protocol
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self.allowed[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}") from None
+        if (module, name) not in self.allowed:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return super().find_class(module, name)
 
 
 def _parse(path: Path, content: bytes) -> Batch:
     """One batch file: a pickled dict whose ``data`` is (N, 3072) bytes and whose ``labels`` are N numbers."""
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
-        _, shape, dtype, by_columns, values = batch["data"].state
-        labels = torch.tensor(batch["labels"], dtype=torch.int64)
-        if isinstance(values, str):
-            values = values.encode("latin1")
-        images = torch.frombuffer(bytearray(values), dtype=torch.uint8).view(shape)
-        if dtype.arguments[0] != "u1" or by_columns or images.shape != (len(labels), 3 * 32 * 32):
-            raise ValueError(f"data of the shape {shape} and {len(labels)} labels")
+        images, labels = torch.tensor(batch["data"]), torch.tensor(batch["labels"], dtype=torch.int64)
+        if images.dtype != torch.uint8 or images.shape != (len(labels), 3 * 32 * 32):
+            raise ValueError(f"data of the shape {tuple(images.shape)} and {len(labels)} labels")
         if len(labels) == 0 or int(labels.min()) < 0 or int(labels.max()) > 9:
             raise ValueError("labels must go from 0 to 9")
     except Exception as error:  # whatever a damaged pickle may raise
