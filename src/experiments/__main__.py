@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from experiments.config.installation import DISTRIBUTION, SCRIPTS, STARTED_AS
-from experiments.config.spelling import did_you_mean
-from experiments.errors import UserError, stop
+from experiments.errors import UserError, did_you_mean, stop
 
 
 def main() -> None:

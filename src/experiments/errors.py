@@ -1,10 +1,13 @@
-"""Why a run may end early: a mistake that the user can mend, or a signal."""
+"""Why a run may end early: a mistake that the user can mend, or a signal; and what may have been meant."""
 
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import NoReturn
+
+SYNONYMS = {"learning_rate": "lr", "epochs": "max_epochs", "gpus": "devices"}  # what other frameworks call it
 
 
 class UserError(Exception):
@@ -38,3 +41,11 @@ def tell(error: UserError, where: str = "") -> None:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
     print(f"error{where}: {error}", file=sys.stderr)
+
+
+def did_you_mean(wrong: str, known: Sequence[str]) -> str:
+    """``wrong``'s nearest neighbours as a question, or nothing."""
+    from difflib import get_close_matches
+
+    near = [SYNONYMS[wrong]] if SYNONYMS.get(wrong) in known else get_close_matches(wrong, known, n=3)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -15,13 +15,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import experiments
+from experiments.callbacks import FiniteLoss
 from experiments.data import Digits
 from experiments.errors import UserError
 from experiments.learning.classifier import Classifier
 from experiments.nets import MLP
 from experiments.training.build import build
 from experiments.training.run import train
-from experiments.training.steps_per_execution import reasons_for_single_steps
+from experiments.training.steps_per_execution import _watches_steps, reasons_for_single_steps
 
 QUICK = ("trainer.accelerator=cpu", "trainer.max_epochs=3", "model.net.hidden_features=[16]", "data.limit=400")
 
@@ -166,6 +167,18 @@ def test_a_kind_that_does_not_mind_does_where_it_was_made_to_watch(tmp_path):
     few = ("data.batch_size=10", "callbacks.progress=null", "trainer.enable_progress_bar=true")
     assert chosen(tmp_path, own + "WatchingBar", *few) == 1
     assert chosen(tmp_path, own + "OwnCheckpoint", *few) == 10
+
+
+def test_a_callback_of_ones_own_sees_every_step_wherever_its_module_lies(tmp_path, monkeypatch):
+    monkeypatch.setattr(Watcher, "__module__", "experiments.callbacks.mine")
+    assert _watches_steps(Watcher())
+    assert not _watches_steps(FiniteLoss())
+
+    class Stricter(FiniteLoss):  # what its parent says of itself does not hold for it
+        def on_train_batch_end(self, *_):
+            pass
+
+    assert _watches_steps(Stricter())
 
 
 def test_a_callback_that_looks_at_epochs_alone_does_not_slow_a_run_down(tmp_path):

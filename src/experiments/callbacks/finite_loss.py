@@ -56,7 +56,6 @@ class FiniteLoss(Callback):
         self.check(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the rest."""
         self.check(trainer)
 
     def check(self, trainer: Trainer) -> None:

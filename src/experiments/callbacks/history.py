@@ -28,7 +28,6 @@ class MetricHistory(Callback):
         self._fitting = stage == "fit"
 
     def state_dict(self) -> dict[str, Any]:
-        """All points."""
         return {"points": {name: [list(point) for point in points] for name, points in self.points.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -53,7 +53,6 @@ class Progress(TQDMProgressBar):
         self._epoch_started = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the best accuracy."""
         super().on_validation_end(trainer, pl_module)
         if trainer.sanity_checking:
             return
@@ -69,7 +68,6 @@ class Progress(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar."""
         if steps_per_epoch(trainer.train_dataloader) is None:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         elif self.train_progress_bar is not None and self.is_enabled:
@@ -82,7 +80,6 @@ class Progress(TQDMProgressBar):
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with it."""
         self._best = state_dict["best"]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

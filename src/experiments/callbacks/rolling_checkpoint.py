@@ -127,7 +127,6 @@ class RollingCheckpoint(Checkpoint):
             raise Stopped(stop)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give signals back."""
         self._restore_handlers()
 
     def save(self, trainer: Trainer) -> None:

@@ -59,11 +59,9 @@ class Throughput(Callback):
         return self._total.rates
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds so far."""
         return {"seconds": self._before + self._elapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
         self._before = state_dict["seconds"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,7 +69,6 @@ class Throughput(Callback):
         self._started = math.nan
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start a lap."""
         self._start_lap(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -82,11 +79,9 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the images."""
         self._epoch.images += as_batch_list(batch).num_images
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Pause."""
         self._paused = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,7 +89,6 @@ class Throughput(Callback):
         self._epoch.seconds -= time.perf_counter() - self._paused
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write down the lap."""
         lap = self._epoch
         lap.seconds += time.perf_counter()
         lap.steps += trainer.global_step
@@ -105,7 +99,6 @@ class Throughput(Callback):
             logger.log_metrics(seen, step=trainer.global_step - 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop."""
         self.seconds = self._before + self._elapsed
 
     @property

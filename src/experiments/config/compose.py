@@ -12,8 +12,7 @@ from experiments.config.hydra_internals import VERSION_BASE
 from experiments.config.installation import CONF
 from experiments.config.plain_values import job_values
 from experiments.config.resolvers import forget_run_id, register_resolvers
-from experiments.config.spelling import did_you_mean
-from experiments.errors import UserError
+from experiments.errors import UserError, did_you_mean
 
 
 def compose(*overrides: str) -> dict[str, Any]:

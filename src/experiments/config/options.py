@@ -10,8 +10,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.installation import as_started
-from experiments.config.spelling import did_you_mean
-from experiments.errors import UserError
+from experiments.errors import UserError, did_you_mean
 
 Schema = TypeVar("Schema")
 TEXT = (str, str | None)

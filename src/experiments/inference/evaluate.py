@@ -15,9 +15,8 @@ from yaml import YAMLError
 from experiments.config.checks.ranges import MATMUL_PRECISIONS
 from experiments.config.checks.sections import section
 from experiments.config.compose import compose
-from experiments.config.spelling import did_you_mean
 from experiments.data import ImageFolder
-from experiments.errors import UserError
+from experiments.errors import UserError, did_you_mean
 from experiments.inference.load import card_of, load, require_no_more_than
 from experiments.nets import Ensemble
 from experiments.runs.allowed_classes import check_allowed, check_paths

@@ -1,8 +1,7 @@
 """What a training step learns: the LightningModule, losses, metrics, optimizers, schedulers."""
 
-from experiments.learning.classifier import Classifier
-from experiments.learning.losses import FocalLoss, WeightedCrossEntropy
-from experiments.learning.optimizers import MuonAdamW
-from experiments.learning.schedulers import WarmupCosine
-
-__all__ = ["Classifier", "FocalLoss", "MuonAdamW", "WarmupCosine", "WeightedCrossEntropy"]
+from experiments.learning.classifier import Classifier as Classifier
+from experiments.learning.losses import FocalLoss as FocalLoss
+from experiments.learning.losses import WeightedCrossEntropy as WeightedCrossEntropy
+from experiments.learning.optimizers import MuonAdamW as MuonAdamW
+from experiments.learning.schedulers import WarmupCosine as WarmupCosine

@@ -13,6 +13,7 @@ from lightning import LightningDataModule
 
 from experiments.config import conf_files
 from experiments.config.checks.check import config_mistakes, require_none
+from experiments.config.checks.sections import value_at
 from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.learning.lightning_internals import logged_steps
@@ -137,11 +138,11 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
     changes, refused = {}, []
     typed = _typed(overrides, config)
     config = _as_long(config, stored, typed)
-    if "data_root" in typed and _at(stored, "data.root") == stored.get("data_root"):
+    if "data_root" in typed and value_at(stored, "data.root") == stored.get("data_root"):
         typed.append("data.root")
         config = {**config, "data": {**stored["data"], "root": config["data_root"]}}
     for name in typed:
-        now, before = dict(_leaves(_at(config, name), name)), dict(_leaves(_at(stored, name), name))
+        now, before = dict(_leaves(value_at(config, name), name)), dict(_leaves(value_at(stored, name), name))
         for leaf in sorted(now.keys() | before.keys()):
             if now.get(leaf) != before.get(leaf):
                 changes[leaf] = now.get(leaf)
@@ -160,7 +161,7 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
             "so the run cannot get another length. Start a new run, with scheduler=constant if its end is open."
         )
     for name in typed:
-        _set(stored, name, _at(config, name))
+        _set(stored, name, value_at(config, name))
     for leaf, value in changes.items():
         log.info("%s=%s from here on", leaf, value)
     stored["resume"] = config["resume"]
@@ -212,12 +213,6 @@ def _typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     if any(name not in config and conf_files.is_group(name) for name in names):
         return [name for name in config if name not in _OWN_KEYS]
     return [name for name in names if name.partition(".")[0] in config and name not in _OWN_KEYS]
-
-
-def _at(config: Any, name: str) -> Any:
-    for key in name.split("."):
-        config = config.get(key) if isinstance(config, Mapping) else None
-    return config
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:

@@ -1,13 +1,13 @@
-"""Find classes that do not exist or do not take what they are given; imports them, builds nothing."""
+"""Find classes that do not exist, do not take what they are given, or do not go together; builds nothing."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from experiments.config.checks.annotations import fits, named
 from experiments.config.checks.check import describe_mistake
-from experiments.config.checks.class_combinations import class_combinations
-from experiments.config.checks.sections import Config, Fault, targets
-from experiments.config.checks.targets import NotFound, locate, taken
-from experiments.config.spelling import did_you_mean
+from experiments.config.checks.sections import Config, Fault, section, shown, targets
+from experiments.config.checks.signatures import NotFound, fits, locate, named, taken
+from experiments.errors import did_you_mean
 
 FACTS = ("num_classes", "in_channels", "image_size", "in_features")
 
@@ -67,3 +67,93 @@ def class_mistakes(config: Config, typed: Sequence[str] = ()) -> list[str]:
     wrong = {name for name, *_ in found}
     found += [fault for fault in class_combinations(config) if fault[0] not in wrong]
     return [describe_mistake(*fault, typed) for fault in {fault[0]: fault for fault in found}.values()]
+
+
+def class_combinations(config: Config) -> Iterator[Fault]:
+    """Find what does not fit together: network and data, schedule and length, numbers of images."""
+    data, net = (_class(config, name) for name in ("data", "model.net"))
+    if data is None:
+        return
+    shape = getattr(data, "image_shape", None)
+    if net is not None and isinstance(shape, tuple):
+        parts = config["model"]["net"]
+        choice = str(config["data"]["_target_"]).rpartition(".")[2]
+        channels, *sides = shape
+        known = {"in_channels": channels, "in_features": math.prod(shape), "image_size": sides}
+        if isinstance(names := getattr(data, "class_names", None), tuple):
+            known["num_classes"] = len(names)
+        for key, truth in known.items():
+            value = parts.get(key)
+            if isinstance(value, int) and key == "image_size":
+                value = [value] * len(sides)
+            fine = value is None or value == truth or (key == "num_classes" and type(value) is int and value > truth)
+            if not fine:
+                yield (
+                    f"model.net.{key}",
+                    parts[key],
+                    f"does not fit {choice}, which has {shown(truth)}: null takes it from the data",
+                )
+    yield from _counts(config, data)
+    scheduler, trainer = _class(config, "scheduler"), section(config, "trainer")
+    endless = trainer.get("max_epochs") == -1 and trainer.get("max_steps") in (-1, None)
+    if scheduler is not None and endless and "total_steps" in taken(scheduler)[0]:
+        yield (
+            "trainer.max_epochs",
+            -1,
+            (
+                f"has no end, and {config['scheduler']['_target_']} plans for one: set trainer.max_epochs or "
+                "trainer.max_steps, or use scheduler=constant"
+            ),
+        )
+
+
+def _counts(config: Config, data: Any) -> Iterator[Fault]:
+    """Numbers of images, where the class says how many there are in its train split."""
+    images, parts = getattr(data, "train_images", None), config["data"]
+    val_size, batch, folds, limit = (parts.get(key) for key in ("val_size", "batch_size", "num_folds", "limit"))
+    if not isinstance(images, int):
+        return
+    val = 0 if not isinstance(val_size, (int, float)) else round(val_size * images) if val_size < 1 else int(val_size)
+    if isinstance(folds, int) and folds > images:
+        yield "data.num_folds", folds, f"exceeds the {images:,} images there are"
+    elif folds is None and val >= images:
+        yield "data.val_size", val_size, f"leaves none of the {images:,} images to train on"
+    left = images - (images // folds if isinstance(folds, int) and folds > 1 else val)
+    if isinstance(limit, (int, float)) and limit > max(left, 1):
+        yield "data.limit", limit, f"exceeds the {left:,} images there are to train on"
+    if isinstance(batch, int) and left > 0 and batch > left:
+        yield "data.batch_size", batch, f"exceeds the {left:,} images there are to train on"
+    every, trainer = section(config, "trainer").get("val_check_interval"), section(config, "trainer")
+    if isinstance(batch, int) and batch > 0 and isinstance(every, int) and limit is None and left > 0:
+        batches = math.ceil(left / batch)
+        if every > batches and trainer.get("check_val_every_n_epoch") is not None:
+            yield (
+                "trainer.val_check_interval",
+                every,
+                (f"exceeds the {batches} batches of an epoch: use trainer.check_val_every_n_epoch for longer ones"),
+            )
+    if isinstance(batch, int) and batch > 0 and limit is None and left % batch == 1 and _flat_batch_norm(config):
+        yield (
+            "data.batch_size",
+            batch,
+            (
+                f"leaves one image for the last batch of {left:,}, which batch normalisation cannot take: choose "
+                "another, or model.net.norm=layer"
+            ),
+        )
+
+
+def _flat_batch_norm(config: Config) -> bool:
+    net = section(config, "model.net")
+    return net.get("norm") == "batch" and net.get("_target_") == "experiments.nets.MLP"
+
+
+def _class(config: Config, name: str) -> Any:
+    """The class that a part of a config names, or None."""
+    part: Any = config
+    for key in name.split("."):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    try:
+        return locate(part["_target_"]) if isinstance(part, Mapping) and "_target_" in part else None
+    except NotFound:
+        return None

@@ -5,7 +5,7 @@ from typing import Any
 
 from experiments.config.checks.ranges import WORST
 from experiments.config.checks.sections import OURS, Config, number_at, section, shown, value_at
-from experiments.config.spelling import did_you_mean
+from experiments.errors import did_you_mean
 
 
 def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:

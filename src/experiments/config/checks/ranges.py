@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from experiments.config.spelling import did_you_mean
+from experiments.errors import did_you_mean
 
 
 def _number(low: float, high: float = math.inf, words: str = "", above: bool = False) -> tuple[Any, str]:

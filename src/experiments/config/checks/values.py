@@ -10,7 +10,7 @@ from experiments.config import conf_files
 from experiments.config.checks.ranges import kind_mismatch, ruled
 from experiments.config.checks.sections import GROUPS, MUST_BE_THERE, Config, leaves, value_at
 from experiments.config.checks.sources import files
-from experiments.config.spelling import did_you_mean
+from experiments.errors import did_you_mean
 
 
 def values(config: Config) -> Iterator[tuple[str, Any, str]]:
