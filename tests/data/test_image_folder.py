@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from experiments.data import ImageFolder, image_folder
+from experiments.data import ImageFolder, image_files, image_folder
 from experiments.errors import UserError
 from tests.conftest import write_image_folder
 
@@ -91,8 +91,8 @@ def ramp(mode):
 def test_any_mode_comes_out_as_what_it_shows(tmp_path, mode, suffix):
     path = tmp_path / f"ramp.{suffix}"
     ramp(mode).save(path)
-    grey = image_folder.decode(path, (1, 32, 64))
-    colour = image_folder.decode(path, (3, 32, 64))
+    grey = image_files.decode(path, (1, 32, 64))
+    colour = image_files.decode(path, (3, 32, 64))
     assert not isinstance(grey, str), grey
     truth = np.arange(0, 256, 4)[None, None].repeat(32, 1)
     assert np.abs(grey.astype(int) - truth).max() <= (6 if suffix in ("jpg", "webp", "JPEG") else 2)
@@ -104,8 +104,8 @@ def test_what_is_transparent_is_white_and_a_bitmap_has_two_colours(tmp_path):
     pixels[:, :4, 3] = 255
     Image.fromarray(pixels).save(tmp_path / "ink.png")
     Image.fromarray(pixels[:, :, 3] > 0).save(tmp_path / "bits.png")
-    assert image_folder.decode(tmp_path / "ink.png", (1, 8, 8))[0, 0].tolist() == [0] * 4 + [255] * 4
-    assert image_folder.decode(tmp_path / "bits.png", (1, 8, 8))[0, 0].tolist() == [255] * 4 + [0] * 4
+    assert image_files.decode(tmp_path / "ink.png", (1, 8, 8))[0, 0].tolist() == [0] * 4 + [255] * 4
+    assert image_files.decode(tmp_path / "bits.png", (1, 8, 8))[0, 0].tolist() == [255] * 4 + [0] * 4
 
 
 def test_a_cameras_orientation_is_followed(tmp_path):
@@ -113,7 +113,7 @@ def test_a_cameras_orientation_is_followed(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     image.save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(image_folder.decode(tmp_path / "turned.png", (1, 8, 8))[0], np.asarray(image)[::-1, ::-1])
+    assert np.array_equal(image_files.decode(tmp_path / "turned.png", (1, 8, 8))[0], np.asarray(image)[::-1, ::-1])
 
 
 def no_decoding(*arguments, **options):
@@ -125,7 +125,7 @@ def test_images_are_decoded_once_and_again_when_a_file_or_an_option_changes(tmp_
     first = ready(tmp_path)
     assert len(list((tmp_path / ".cache").iterdir())) == 4
     with monkeypatch.context() as patch:
-        patch.setattr(image_folder, "decode", no_decoding)
+        patch.setattr(image_files, "decode", no_decoding)
         second = ready(tmp_path)
         assert second.mean == first.mean
         for name, split in first.splits.items():
@@ -166,14 +166,14 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     data = ready(tmp_path, cache=str(tmp_path / "file"))
     assert sizes(data) == {"train": 6, "val": 2, "test": 8}
-    monkeypatch.setattr(image_folder, "decode", no_decoding)
+    monkeypatch.setattr(image_files, "decode", no_decoding)
     assert len(data.mean) == 3  # nothing is decoded a second time
 
 
 def test_what_does_not_fit_memory_is_refused_before_decoding(tmp_path, monkeypatch):
     write_image_folder(tmp_path, ("train", "test"), per_class=10)
     needed = (20 * 2 + 20) * 3 * 100 * 100
-    monkeypatch.setattr(image_folder, "decode", no_decoding)
+    monkeypatch.setattr(image_files, "decode", no_decoding)
     monkeypatch.setattr(image_folder, "free_memory", lambda: needed // 4)
     message = r"need 1.72 MiB at data.image_size=\[100, 100\], 439 KiB are free; data.image_size=50 would fit"
     with pytest.raises(UserError, match=message):

@@ -5,6 +5,7 @@ import torch
 
 from experiments.data import Digits, normalize
 from experiments.data.module import resident
+from experiments.data.splits import limited
 from experiments.errors import UserError
 
 
@@ -88,13 +89,13 @@ def test_limit_acts_on_the_train_split_alone_and_by_class(limit, expected):
 def test_a_limit_that_leaves_out_a_few_takes_one_each_of_the_largest_classes():
     labels = torch.arange(4).repeat_interleave(torch.tensor([5, 8, 7, 6]))  # sorted, as folders of images are
     data = Digits(limit=24, val_size=1)
-    kept = data.limited(torch.arange(26), labels)
+    kept = limited(torch.arange(26), labels, data.limit, data.num_classes)
     assert torch.bincount(labels[kept]).tolist() == [5, 7, 6, 6]
     few = torch.tensor([0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
-    kept = Digits(limit=10, val_size=1).limited(torch.arange(12), few)
+    kept = limited(torch.arange(12), few, 10, 10)
     assert kept.tolist() == [0, *range(3, 12)]  # no class is lost
     with pytest.raises(UserError, match="limit=9 leaves 9 images for 10 classes"):
-        Digits(limit=9, val_size=1).limited(torch.arange(12), few)
+        limited(torch.arange(12), few, 9, 10)
 
 
 def test_a_fraction_for_validation_is_one_of_the_train_split():
