@@ -1,4 +1,3 @@
-import json
 import os
 
 import numpy as np
@@ -123,7 +122,7 @@ def no_decoding(*arguments, **options):
 def test_images_are_decoded_once_and_again_when_a_file_or_an_option_changes(tmp_path, monkeypatch):
     write_image_folder(tmp_path, per_class=10)
     first = ready(tmp_path)
-    assert len(list((tmp_path / ".cache").iterdir())) == 4
+    assert len(list((tmp_path / ".cache").iterdir())) == 2
     with monkeypatch.context() as patch:
         patch.setattr(image_files, "decode", no_decoding)
         second = ready(tmp_path)
@@ -139,26 +138,32 @@ def test_images_are_decoded_once_and_again_when_a_file_or_an_option_changes(tmp_
             ready(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped bit", "no numbers", "another shape", "pickle"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "flipped bit", "no numbers", "another shape", "pickle", "too large a header"]
+)
 def test_a_damaged_cache_is_not_believed(tmp_path, damage):
     write_image_folder(tmp_path, ("train", "test"), per_class=4)
     first = ready(tmp_path)
-    (images,) = (tmp_path / ".cache").glob("train-*.npy")
-    (facts,) = (tmp_path / ".cache").glob("train-*.json")
-    content = images.read_bytes()
+    (path,) = (tmp_path / ".cache").glob("train-*.npz")
+    content, parts = path.read_bytes(), dict(np.load(path))
     if damage == "truncated":
-        images.write_bytes(content[:-1])
+        path.write_bytes(content[:-1])
     elif damage == "flipped bit":
-        images.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     elif damage == "no numbers":
-        facts.write_text(json.dumps({"mean": ["nan?"], "std": [], "crc32": 0}))
+        np.savez(path, images=parts["images"], statistics=np.full((2, 3), np.nan))
     elif damage == "another shape":
-        np.save(images, np.zeros((1, 3, 32, 32), dtype=np.uint8))
+        np.savez(path, images=np.zeros((1, 3, 32, 32), dtype=np.uint8), statistics=parts["statistics"])
+    elif damage == "too large a header":
+        path.write_bytes(content.replace(b"'shape': (8, 3,", b"'shape': (10**9,").replace(b"(8, 3, ", b"(9**9, "))
     else:
-        np.save(images, np.array([{}], dtype=object), allow_pickle=True)
+        np.savez(path, images=np.array([{}], dtype=object), statistics=parts["statistics"])
     second = ready(tmp_path)
+    assert second.mean == first.mean
     assert second.splits["train"].tensors[0].equal(first.splits["train"].tensors[0])
-    assert images.read_bytes() == content  # and it is mended
+    mended = np.load(path)
+    assert all(np.array_equal(mended[name], parts[name]) for name in parts)
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):

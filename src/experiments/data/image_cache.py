@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import tempfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,14 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-CACHE_VERSION = 3  # to be raised when the same file would be decoded to other pixels
+CACHE_VERSION = 4  # to be raised when the same file would be decoded to other pixels, or be kept otherwise
 
 
 class ImageCache:
-    """Decoded images in a folder.
+    """Decoded images in a folder, in one ``.npz`` file a list of files, with each channel's mean and deviation.
 
-    They are found again by the names, sizes and times of change of the files below ``root``, and by what these are
-    decoded to: ``mode`` and ``image_shape``. Of each list of files, there are images (``.npy``) and a description
-    (``.json``): mean and standard deviation of each channel, and a checksum.
+    A file is found again by the names, sizes and times of change of the images below ``root``, and by what these are
+    decoded to: ``mode`` and ``image_shape``. Its parts have checksums, which are verified when they are read.
     """
 
     def __init__(self, folder: Path, root: Path, mode: str, image_shape: Sequence[int]) -> None:
@@ -32,51 +30,46 @@ class ImageCache:
         self.mode = mode
         self.image_shape = tuple(image_shape)
 
-    def _key(self, split: str, files: Sequence[Path]) -> str:
-        """A name for what decoding these files would give."""
+    def _path(self, split: str, files: Sequence[Path]) -> Path:
         digest = hashlib.sha256(json.dumps([CACHE_VERSION, self.mode, *self.image_shape]).encode())
         for path in files:
             status = path.stat()
             name = path.relative_to(self.root).as_posix()
             digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
-        return f"{split}-{digest.hexdigest()[:32]}"
+        return self.folder / f"{split}-{digest.hexdigest()[:32]}.npz"
 
-    def description(self, split: str, files: Sequence[Path]) -> Any:
-        """``mean``, ``std`` and ``crc32``, or None; it is written last, so it means that the images are there."""
+    def _read(self, split: str, files: Sequence[Path], name: str) -> Any:
+        """A part of a file, or None if it is not there or damaged."""
         try:
-            path = self.folder / f"{self._key(split, files)}.json"
-            known = json.loads(path.read_text()) if path.stat().st_size < 100_000 else {}
-            mean, std = ([float(value) for value in known[name]] for name in ("mean", "std"))
-            whole = len(mean) == len(std) == self.image_shape[0] and isinstance(known["crc32"], int)
-            return known if whole and np.isfinite(mean).all() and min(std) > 0 and max(std) < np.inf else None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            with np.load(self._path(split, files), allow_pickle=False) as parts:
+                return parts[name]
+        except Exception:  # damage may make the readers of archives and arrays stumble anywhere
             return None
+
+    def statistics(self, split: str, files: Sequence[Path]) -> dict[str, list[float]] | None:
+        """``mean`` and ``std`` of each channel, or None if there are no such images."""
+        known = self._read(split, files, "statistics")
+        if known is None or known.shape != (2, self.image_shape[0]) or known.dtype != np.float64:
+            return None
+        mean, std = known
+        return {"mean": mean.tolist(), "std": std.tolist()} if np.isfinite(known).all() and std.min() > 0 else None
 
     def images(self, split: str, files: Sequence[Path]) -> Tensor | None:
         """The images, uint8 (N, C, H, W), or None if they are not there or damaged."""
-        known = self.description(split, files)
-        if known is None:
+        pixels = self._read(split, files, "images")
+        if pixels is None or pixels.shape != (len(files), *self.image_shape) or pixels.dtype != np.uint8:
             return None
-        try:
-            # mapped: a header that claims more than the file holds asks for no memory
-            mapped = np.lib.format.open_memmap(self.folder / f"{self._key(split, files)}.npy", mode="r")
-        except Exception:  # a damaged header may make its parsers stumble anywhere
-            return None
-        if mapped.shape != (len(files), *self.image_shape) or mapped.dtype != np.uint8:
-            return None
-        pixels = np.array(mapped, order="C", subok=False)
-        return torch.from_numpy(pixels) if zlib.crc32(pixels.data) == known["crc32"] else None
+        return torch.from_numpy(pixels)
 
     def save(self, split: str, files: Sequence[Path], pixels: Any) -> bool:
         """Keep images; false if the folder cannot be written."""
-        key, statistics = self._key(split, files), channel_statistics(torch.from_numpy(pixels))
+        statistics = channel_statistics(torch.from_numpy(pixels))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as beside:
-                np.save(Path(beside, "images.npy"), pixels)
-                Path(beside, "images.json").write_text(json.dumps({**statistics, "crc32": zlib.crc32(pixels.data)}))
-                for suffix in (".npy", ".json"):
-                    os.replace(Path(beside, f"images{suffix}"), self.folder / f"{key}{suffix}")
+                path = Path(beside, "images.npz")
+                np.savez(path, images=pixels, statistics=np.array([statistics["mean"], statistics["std"]]))
+                os.replace(path, self._path(split, files))
         except OSError as error:
             log.info("decoded images are not kept: %s: %s; data.cache names a folder", self.folder, error.strerror)
             return False

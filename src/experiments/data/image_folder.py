@@ -110,7 +110,7 @@ class ImageFolder(ImageDataModule):
     def statistics(self) -> dict[str, list[float]]:
         """``mean`` and ``std`` of each channel outside the test split."""
         if self._statistics is None:
-            self._statistics = self.cache.description("train", self._paths("train")) or channel_statistics(
+            self._statistics = self.cache.statistics("train", self._paths("train")) or channel_statistics(
                 self.read("train")[0]
             )
         return self._statistics
@@ -118,7 +118,7 @@ class ImageFolder(ImageDataModule):
     def prepare_data(self) -> None:
         """Decode what is not in the cache."""
         for split in ("train", "test"):
-            if split not in self._kept and self.cache.description(split, self._paths(split)) is None:
+            if split not in self._kept and self.cache.statistics(split, self._paths(split)) is None:
                 self._decode(split)
 
     def read(self, split: Literal["train", "test"]) -> Batch:
