@@ -42,7 +42,8 @@ class ImageCache:
         """A part of a file, or None if it is not there or damaged."""
         try:
             with np.load(self._path(split, files), allow_pickle=False) as parts:
-                return parts[name]
+                part = parts[name]
+                return part if isinstance(part, np.ndarray) else None
         except Exception:  # damage may make the readers of archives and arrays stumble anywhere
             return None
 
