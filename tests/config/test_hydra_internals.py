@@ -4,8 +4,9 @@ import argparse
 
 import pytest
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from experiments.config.hydra_internals import let_hydra_start
+from experiments.config.hydra_internals import basic_sweeper, grid_points, let_hydra_start
 
 
 def test_hydra_builds_its_parser_and_other_help_is_checked_as_before(monkeypatch):
@@ -27,3 +28,16 @@ def test_nothing_is_changed_where_hydra_starts_by_itself():
         pytest.skip("this Hydra does not start by itself on this Python")
     let_hydra_start()
     assert vars(argparse._ActionsContainer) == before
+
+
+def test_the_grids_points_are_hydras_own():
+    overrides = OverridesParser.create().parse_overrides(["model=mlp,cnn", "seed=range(0,2)", "name=x"])
+    points = [["model=mlp", "seed=0", "name=x"], ["model=mlp", "seed=1", "name=x"]]
+    points += [["model=cnn", "seed=0", "name=x"], ["model=cnn", "seed=1", "name=x"]]
+    assert grid_points(overrides) == points, grid_points.__doc__
+
+
+def test_hydras_own_sweeper_runs_the_jobs_of_a_grid():
+    sweeper = basic_sweeper(max_batch_size=None, params=None)
+    assert callable(sweeper.setup), basic_sweeper.__doc__
+    assert callable(sweeper.sweep), basic_sweeper.__doc__
