@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.nets.blocks import AttentionBlock
-from experiments.nets.layers import at_least, dropout_layer, grid_size
+from experiments.nets.layers import dropout_layer, grid_size, positive
 
 
 class VisionTransformer(nn.Module):
@@ -32,11 +32,9 @@ class VisionTransformer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        at_least("in_channels", in_channels)
-        at_least("num_classes", num_classes)
-        at_least("patch_size", patch_size)
-        at_least("embed_dim", embed_dim)
-        at_least("depth", depth)
+        positive(
+            in_channels=in_channels, num_classes=num_classes, patch_size=patch_size, embed_dim=embed_dim, depth=depth
+        )
         height, width = grid_size(image_size, 2)
         tokens = (height // patch_size) * (width // patch_size)
         if tokens < 1:

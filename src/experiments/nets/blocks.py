@@ -6,11 +6,11 @@ from torch.nn import functional as F
 from experiments.nets.layers import (
     CONV,
     activation_layer,
-    at_least,
     choose,
     conv_norm,
     dropout_layer,
     odd,
+    positive,
     probability,
 )
 
@@ -36,9 +36,7 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         choose("spatial_dims", spatial_dims, list(CONV))
-        at_least("in_channels", in_channels)
-        at_least("out_channels", out_channels)
-        at_least("stride", stride)
+        positive(in_channels=in_channels, out_channels=out_channels, stride=stride)
         odd("kernel_size", kernel_size)
         probability("dropout", dropout)
         conv, padding = CONV[spatial_dims], kernel_size // 2
@@ -77,8 +75,7 @@ class AttentionBlock(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        at_least("embed_dim", embed_dim)
-        at_least("num_heads", num_heads)
+        positive(embed_dim=embed_dim, num_heads=num_heads)
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim={embed_dim} must be a multiple of num_heads={num_heads}")
         hidden = int(embed_dim * mlp_ratio)

@@ -9,12 +9,12 @@ from experiments.nets.layers import (
     CONV,
     POOL,
     activation_layer,
-    at_least,
     choose,
     conv_norm,
     dropout_layer,
     grid_size,
     odd,
+    positive,
     stack,
     widths,
 )
@@ -45,9 +45,7 @@ class CNN(nn.Module):
         choose("spatial_dims", spatial_dims, list(CONV))
         choose("pool", pool, list(POOL))
         odd("kernel_size", kernel_size)
-        at_least("stride", stride)
-        at_least("in_channels", in_channels)
-        at_least("num_classes", num_classes)
+        positive(stride=stride, in_channels=in_channels, num_classes=num_classes)
         widths("channels", channels)
         size = start = grid_size(image_size, spatial_dims)
         layers: list[nn.Module] = []

@@ -50,6 +50,12 @@ def at_least(option: str, value: int, minimum: int = 1) -> None:
         raise ValueError(f"{option}={value!r} must be a whole number of at least {minimum}")
 
 
+def positive(**options: int) -> None:
+    """Raise ValueError if one of the options is not a whole number of at least 1."""
+    for option, value in options.items():
+        at_least(option, value)
+
+
 def widths(option: str, values: Sequence[int]) -> None:
     """Raise ValueError if ``values`` is not a list of whole numbers of at least 1."""
     if isinstance(values, (int, float, str)):

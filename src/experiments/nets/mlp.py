@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from experiments.nets.layers import activation_layer, at_least, dropout_layer, linear_norm, stack, widths
+from experiments.nets.layers import activation_layer, dropout_layer, linear_norm, positive, stack, widths
 
 
 class MLP(nn.Module):
@@ -24,8 +24,7 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        at_least("in_features", in_features)
-        at_least("num_classes", num_classes)
+        positive(in_features=in_features, num_classes=num_classes)
         widths("hidden_features", hidden_features)
         layers: list[nn.Module] = []
         before = in_features

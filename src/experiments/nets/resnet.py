@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.nets.blocks import ResBlock
-from experiments.nets.layers import CONV, GLOBAL_POOL, at_least, choose, odd, widths
+from experiments.nets.layers import CONV, GLOBAL_POOL, choose, odd, positive, widths
 
 
 class ResNet(nn.Module):
@@ -36,10 +36,7 @@ class ResNet(nn.Module):
         choose("spatial_dims", spatial_dims, list(CONV))
         choose("pool", pool, list(GLOBAL_POOL))
         odd("kernel_size", kernel_size)
-        at_least("in_channels", in_channels)
-        at_least("num_classes", num_classes)
-        at_least("blocks_per_stage", blocks_per_stage)
-        at_least("stride", stride)
+        positive(in_channels=in_channels, num_classes=num_classes, blocks_per_stage=blocks_per_stage, stride=stride)
         widths("channels", channels)
         if not channels:
             raise ValueError("channels=[] must name at least one stage")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from experiments.nets.layers import at_least, choose, dropout_layer, grid_size
+from experiments.nets.layers import choose, dropout_layer, grid_size, positive
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 
@@ -30,10 +30,9 @@ class RNN(nn.Module):
     ) -> None:
         super().__init__()
         choose("cell", cell, list(CELLS))
-        at_least("in_channels", in_channels)
-        at_least("num_classes", num_classes)
-        at_least("hidden_features", hidden_features)
-        at_least("num_layers", num_layers)
+        positive(
+            in_channels=in_channels, num_classes=num_classes, hidden_features=hidden_features, num_layers=num_layers
+        )
         _, width = grid_size(image_size, 2)
         self.directions = 2 if bidirectional else 1
         self.dropout = dropout_layer(dropout)

@@ -25,7 +25,8 @@ from experiments.runs.run_directory import read_config, read_summary
 log = logging.getLogger(__name__)
 
 
-# What does not change what is learned. More epochs do not either, unless the schedule was planned for fewer.
+# What does not change what is learned, beside the callbacks of experiments.monitoring. More epochs do not either,
+# unless the schedule was planned for fewer.
 MAY_CHANGE = (
     "resume",
     "data_root",
@@ -35,17 +36,6 @@ MAY_CHANGE = (
     "data.root",
     "callbacks.progress",
     "callbacks.model_summary",
-    "callbacks.augmented_images",
-    "callbacks.confusion",
-    "callbacks.epoch_seconds",
-    "callbacks.gradient_norm",
-    "callbacks.graph",
-    "callbacks.histograms",
-    "callbacks.layout",
-    "callbacks.learning_rate",
-    "callbacks.mistakes",
-    "callbacks.pr_curves",
-    "callbacks.report",
     "callbacks.rolling_checkpoint",
     "trainer.accelerator",
     "trainer.devices",
@@ -57,8 +47,6 @@ MAY_CHANGE = (
     "trainer.num_nodes",
     "trainer.profiler",
 )
-
-
 # Of these, what the run keeps when it is gone on with once more.
 KEPT_CHANGES = ("data_root", "data.root", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 _OWN_KEYS = ("resume", "trust", "run_dir", "init_from", "check")
@@ -146,7 +134,7 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
         for leaf in sorted(now.keys() | before.keys()):
             if now.get(leaf) != before.get(leaf):
                 changes[leaf] = now.get(leaf)
-                if not _within(leaf, MAY_CHANGE):
+                if not (_within(leaf, MAY_CHANGE) or _monitors(leaf, config, stored)):
                     refused.append(f"{leaf}: {before.get(leaf)} -> {now.get(leaf)}")
     if refused:
         raise UserError(
@@ -225,6 +213,13 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def _within(name: str, allowed: Sequence[str]) -> bool:
     return any(name == known or name.startswith(f"{known}.") for known in allowed)
+
+
+def _monitors(leaf: str, *configs: Mapping[str, Any]) -> bool:
+    """Whether a key belongs to a callback that shows a run and changes nothing in it."""
+    callback = ".".join(leaf.split(".")[:2])
+    targets = [target for config in configs if (target := value_at(config, f"{callback}._target_"))]
+    return bool(targets) and all(str(target).startswith("experiments.monitoring.") for target in targets)
 
 
 def _set(config: dict[str, Any], name: str, value: Any) -> None:
