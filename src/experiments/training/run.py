@@ -118,6 +118,7 @@ def train(
                 raise error from None
             raise
         on_rank_zero(record_summary, run_dir, summary)
+        experiment.trainer.strategy.barrier()  # a rank that ends badly makes Lightning kill the first one
     on_rank_zero(_say_result, summary, run_dir)
     return summary
 
