@@ -64,6 +64,8 @@ def test_it_holds_all_that_is_read_at_run_time_and_nothing_of_a_users(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     conf = {f"experiments/conf/{path.relative_to(CONF).as_posix()}" for path in CONF.rglob("*.yaml")}
     assert {name for name in conf if "/local/" not in name} <= names
+    package = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*") if path.is_file()}
+    assert {name for name in package if "__pycache__" not in name} <= names
     scripts = {f"experiments/scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")}
     assert scripts - names == {"experiments/scripts/check.py"}
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"experiments", "hydra_plugins"}
@@ -86,6 +88,7 @@ def test_train_from_python_returns_what_the_summary_says(installed, tmp_path):
     assert str(ROOT) not in output
     assert "epoch 1/1" in output  # a notebook shows what a terminal shows
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["status"] == "finished"
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_every_command_works_and_prints_commands_of_its_own_kind(installed, tmp_path):
