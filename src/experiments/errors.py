@@ -1,4 +1,4 @@
-"""Why a run may end early: a mistake that the user can mend, or a signal; and what may have been meant."""
+"""Why a run may end early: a mistake that the user can mend, or a signal."""
 
 import os
 import signal

@@ -1,4 +1,7 @@
-"""Find all mistakes of a config at once, before anything is imported, built or written; needs no torch."""
+"""Find all mistakes of a config at once, before anything is imported, built or written; needs no torch.
+
+What needs the classes themselves is in ``classes``, the second pass.
+"""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence

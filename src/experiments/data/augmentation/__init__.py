@@ -1,4 +1,9 @@
-"""Random changes of training images, drawn anew for every image, on the whole batch where it lies."""
+"""Random changes of training images, drawn anew for every image, on the whole batch where it lies.
+
+Own tensor code: torchvision's transforms draw once a batch; kornia (0.9) draws once an image, but from torch's
+global generator. All randomness here comes from the NumPy generator that the caller hands in, so what is drawn
+depends neither on the device nor on what else a run draws.
+"""
 
 from experiments.data.augmentation.base import Augmentation as Augmentation
 from experiments.data.augmentation.mixing import Cutmix as Cutmix

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The base of all augmentations, and what they draw with."""
 
 from abc import abstractmethod
 

@@ -1,4 +1,7 @@
-"""Read the runs of a folder, and find what varied between them."""
+"""Read the runs of a folder, and find what varied between them.
+
+Runs that are under way, were interrupted or failed are read too: ``overrides.yaml``, ``config.yaml``, ``summary.json``.
+"""
 
 import json
 import os
