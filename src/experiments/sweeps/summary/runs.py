@@ -1,6 +1,6 @@
 """Read the runs of a folder, and find what varied between them.
 
-Runs that are under way, were interrupted or failed are read too: ``overrides.yaml``, ``config.yaml``, ``summary.json``.
+Runs that are under way, were interrupted or failed are read too.
 """
 
 import json
