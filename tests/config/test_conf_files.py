@@ -10,7 +10,7 @@ import experiments
 from experiments.config import conf_files
 from experiments.config.checks.check import config_mistakes
 from experiments.config.hydra_internals import VERSION_BASE
-from experiments.config.installation import CONF, as_started, checkout_of, command, install_command
+from experiments.config.installation import CONF, OWN_CONF, as_started, checkout_of, command, install_command
 from experiments.errors import UserError
 
 
@@ -19,7 +19,7 @@ def own(tmp_path, monkeypatch):
     """A conf folder of a user's own, named by the environment."""
     folder = tmp_path / "my conf"
     (folder / "model").mkdir(parents=True)
-    monkeypatch.setenv(conf_files.OWN_CONF, str(folder))
+    monkeypatch.setenv(OWN_CONF, str(folder))
     return folder
 
 
@@ -55,18 +55,18 @@ def test_own_groups_and_defaults_are_taken(own):
 
 @pytest.mark.parametrize("typed", [["--config-dir", "mine"], ["--config-dir=mine"], ["-cd", "mine"]])
 def test_the_option_is_taken_out_of_the_command_line(typed, tmp_path, monkeypatch):
-    monkeypatch.setenv(conf_files.OWN_CONF, "")
+    monkeypatch.setenv(OWN_CONF, "")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     arguments = ["train.py", *typed, "model=cnn"]
     conf_files.take_config_dir(arguments)
     assert arguments == ["train.py", "model=cnn"]
-    assert os.environ[conf_files.OWN_CONF] == str(tmp_path / "mine")
+    assert os.environ[OWN_CONF] == str(tmp_path / "mine")
 
 
 @pytest.mark.parametrize("typed", [["--config-dir", "nowhere"], ["--config-dir"]])
 def test_an_option_that_names_no_folder_is_a_mistake(typed, script_here, monkeypatch):
-    monkeypatch.setenv(conf_files.OWN_CONF, "")
+    monkeypatch.setenv(OWN_CONF, "")
     code, _, errors = script_here("train", *typed)
     assert code == 2
     assert errors.startswith("error: --config-dir")
@@ -77,7 +77,7 @@ def test_a_folder_beside_the_users_program_is_found_and_the_current_one_is_not(t
     (tmp_path / "project" / "conf" / "local" / "default.yaml").write_text("# @package _global_\nseed: 5\n")
     program = tmp_path / "project" / "program.py"
     program.write_text("import experiments\nprint(experiments.compose()['seed'])\n")
-    clean = {key: value for key, value in os.environ.items() if key != conf_files.OWN_CONF}
+    clean = {key: value for key, value in os.environ.items() if key != OWN_CONF}
     for folder, arguments, seed in (
         (tmp_path, [str(program)], "5"),
         (program.parent, ["-c", program.read_text()], "0"),
@@ -109,6 +109,10 @@ def test_commands_are_printed_as_the_program_was_started(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     assert command("evaluate") == "python evaluate.py"
     assert install_command("sweep") == 'pip install -e ".[sweep]"'
+    monkeypatch.setenv(OWN_CONF, str(ROOT / "scripts" / "my conf"))
+    assert command("train") == "python train.py --config-dir 'my conf'"
+    assert command("evaluate") == "python evaluate.py"
+    monkeypatch.delenv(OWN_CONF)
     monkeypatch.setenv("EXPERIMENTS_STARTED_AS", "python -m experiments")
     assert as_started("try python scripts/train.py -m seed=0,1") == "try python -m experiments train -m seed=0,1"
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")

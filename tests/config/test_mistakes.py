@@ -12,13 +12,12 @@ import pytest
 from hydra.errors import HydraException
 
 import experiments
-from experiments.config import conf_files
 from experiments.config.checks.check import config_mistakes
 from experiments.config.checks.classes import class_mistakes
 from experiments.config.checks.sources import place
 from experiments.config.command_line import command_line_mistake
 from experiments.config.compose import hint
-from experiments.config.installation import CONF
+from experiments.config.installation import CONF, OWN_CONF
 from experiments.errors import UserError
 
 FAST = ("trainer.accelerator=cpu", "logger=none")
@@ -279,7 +278,7 @@ def test_rules_of_ours_are_not_put_on_a_users_own_class(here, monkeypatch):
 
 
 def test_a_variable_that_a_config_refers_to_is_read(monkeypatch, tmp_path):
-    monkeypatch.setenv(conf_files.OWN_CONF, str(tmp_path))
+    monkeypatch.setenv(OWN_CONF, str(tmp_path))
     (tmp_path / "local").mkdir()
     (tmp_path / "local" / "default.yaml").write_text(
         "# @package _global_\nwidth: 8\nmodel: {net: {hidden_features: ['${width}']}}"
@@ -375,7 +374,7 @@ def test_check_downloads_nothing(here, script_here):
 def test_a_file_that_is_no_yaml_is_named_with_the_place(monkeypatch, tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("optimizer:\n  betas: [0.9\n")
-    monkeypatch.setenv(conf_files.OWN_CONF, str(tmp_path))
+    monkeypatch.setenv(OWN_CONF, str(tmp_path))
     message = command_line_mistake(["model=cnn", "experiment=mine"])
     assert message.startswith(f"{tmp_path / 'experiment' / 'mine.yaml'} cannot be read as YAML: ")
     assert "line 2" in message

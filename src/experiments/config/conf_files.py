@@ -6,10 +6,8 @@ from collections.abc import MutableSequence
 from functools import lru_cache
 from pathlib import Path
 
-from experiments.config.installation import CONF
+from experiments.config.installation import CONF, OWN_CONF
 from experiments.errors import UserError
-
-OWN_CONF = "EXPERIMENTS_CONF"  # an environment variable; what --config-dir sets
 
 
 def own_folder() -> Path | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 DISTRIBUTION = "experiments"
 STARTED_AS = "EXPERIMENTS_STARTED_AS"  # the command that this process, or the one that started it, began with
+OWN_CONF = "EXPERIMENTS_CONF"  # the user's own conf folder; --config-dir sets it
+COMPOSING = ("train", "describe", "find_lr")  # the commands that read conf folders
 
 
 def checkout_of(package: Path) -> Path | None:
@@ -27,8 +29,18 @@ def command(name: str) -> str:
     """Return what starts a script of this project in the way that the running process was started.
 
     ``python scripts/<name>.py``, with the folder as it was typed; ``experiments <name>``; either of them behind
-    ``uv run``. From a notebook or a user's own program: the script of a checkout, or else the installed command.
+    ``uv run``. From a notebook or a user's own program: the script of a checkout, or else the installed command. With
+    the user's own conf folder, where there is one and the script reads it.
     """
+    folder = os.environ.get(OWN_CONF) if name in COMPOSING else None
+    return _started(name) + (f" --config-dir {shlex.quote(_shown(Path(folder)))}" if folder else "")
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _started(name: str) -> str:
     started_as = os.environ.get(STARTED_AS)
     if started_as is None and (CHECKOUT or Path(sys.argv[0]).resolve().parent == SCRIPTS):
         folder = Path(sys.argv[0]).parent if Path(sys.argv[0]).resolve().parent == SCRIPTS else SCRIPTS
