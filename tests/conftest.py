@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+os.environ.pop("UV_RUN_RECURSION_DEPTH", None)  # what tests start is not started by uv, even if they are
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other; threads that wait for each other crawl
 
 import numpy as np
