@@ -29,10 +29,9 @@ register_resolvers()
 
 @hydra.main(config_path=str(CONF), config_name="train", **MAIN_OPTIONS)
 def main(config: DictConfig, callbacks: Sequence[Any] = ()) -> None:
+    # torch and lightning take seconds: never before the config is composed
     with without_garbage_collection():
-        from experiments.training.run import (
-            train,  # torch and lightning take seconds: never before the config is composed
-        )
+        from experiments.training.run import train
 
     job = HydraConfig.get()
     try:

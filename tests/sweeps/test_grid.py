@@ -44,13 +44,16 @@ def test_the_same_command_leaves_out_what_is_done_and_goes_on_with_what_was_kill
     command = ("grid", "seed=0,1,2", *SMALL)
     folder = multirun(*command)
     before = [json.loads((folder / name / "summary.json").read_text()) for name in "012"]
+    written = [(folder / name / "summary.json").stat().st_mtime_ns for name in "01"]
     (folder / "1" / "summary.json").unlink()  # killed there, before the last one had begun
     shutil.rmtree(folder / "2")
     multirun(*command)
     after = [json.loads((folder / name / "summary.json").read_text()) for name in "012"]
     assert after[0] == before[0]  # its seconds, too: it was not trained again
     assert [one["test/accuracy"] for one in after] == [one["test/accuracy"] for one in before]
-    assert (folder / "1" / "summary.json").exists()  # it went on
+    again = [(folder / name / "summary.json").stat().st_mtime_ns for name in "01"]
+    assert again[0] == written[0]
+    assert again[1] > written[1]  # it went on
     with pytest.raises(SomeFailed, match="3 of 3 runs failed"):
         multirun("grid", "seed=3,4,5", *SMALL)
     assert statuses(folder) == ["finished"] * 3

@@ -33,21 +33,21 @@ def command(name: str) -> str:
     the user's own conf folder, where there is one and the script reads it.
     """
     folder = os.environ.get(OWN_CONF) if name in COMPOSING else None
-    return _started(name) + (f" --config-dir {shlex.quote(_shown(Path(folder)))}" if folder else "")
+    return _started(name) + (f" --config-dir {typed_path(Path(folder))}" if folder else "")
 
 
-def _shown(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+def typed_path(path: Path) -> str:
+    """A path as a user would type it: quoted where it must be, relative where it lies below the current folder."""
+    return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
 
 
 def _started(name: str) -> str:
-    started_as = os.environ.get(STARTED_AS)
-    if started_as is None and (CHECKOUT or Path(sys.argv[0]).resolve().parent == SCRIPTS):
-        folder = Path(sys.argv[0]).parent if Path(sys.argv[0]).resolve().parent == SCRIPTS else SCRIPTS
-        script = shlex.quote(str(folder / f"{name}.py"))
-        return f"uv run {script}" if _under_uv() else f"python {script}"
-    started_as = started_as or DISTRIBUTION
-    return f"uv run {started_as} {name}" if _under_uv() else f"{started_as} {name}"
+    started_as, typed = os.environ.get(STARTED_AS), Path(sys.argv[0])
+    is_script = typed.resolve().parent == SCRIPTS
+    if started_as is None and (is_script or CHECKOUT):
+        folder = typed.parent if is_script else SCRIPTS
+        return f"{'uv run' if _under_uv() else 'python'} {shlex.quote(str(folder / f'{name}.py'))}"
+    return f"{'uv run ' if _under_uv() else ''}{started_as or DISTRIBUTION} {name}"
 
 
 def as_started(text: str) -> str:

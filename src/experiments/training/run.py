@@ -1,9 +1,7 @@
 """Fit, test, record: one run from its config to its summary. Knows no Hydra."""
 
 import logging
-import os
 import re
-import shlex
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from experiments.callbacks import MetricHistory, Pruning, Throughput
 from experiments.callbacks.history import find_callback
 from experiments.config.checks.check import config_mistakes, require_none
 from experiments.config.checks.classes import class_mistakes
-from experiments.config.installation import CHECKOUT, command
+from experiments.config.installation import CHECKOUT, command, typed_path
 from experiments.errors import Stopped, UserError
 from experiments.monitoring.loggers import log_start
 from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
@@ -162,11 +160,6 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: 
         summary |= json_ready({name: float(value) for name, value in results.items()})
     report_end(experiment, config, summary)
     return summary
-
-
-def typed_path(path: Path) -> str:
-    """A path as a user would type it: quoted where it must be, relative where it lies below the current folder."""
-    return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
 
 
 def _say_start(experiment: Experiment) -> None:
