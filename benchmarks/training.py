@@ -41,6 +41,7 @@ class Training:
     sides: str = option("what takes turns; the first is what ratios refer to", "by hand,project,minimal")
     epochs: int = option("epochs a round", 1)
     images: int = option("images to train on", 55_000)
+    validate: bool = option("after each epoch; else training alone counts", True)
     rounds: int = option("how often each side runs, after a first time that does not count", 5)
     device: str = option("cpu or gpu", "cpu")
     more: str = option("overrides for the project's sides, with spaces between", "")
@@ -96,7 +97,8 @@ def by_hand(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, cycle_momentum=False)
         started = time.perf_counter()
         for _ in range(options.epochs):
-            for train, indices in ((True, torch.randperm(options.images)), (False, torch.arange(55_000, 60_000))):
+            parts = ((True, torch.randperm(options.images)), (False, torch.arange(55_000, 60_000)))
+            for train, indices in parts[: 1 + options.validate]:
                 net.train(train)
                 total, right = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
                 with torch.set_grad_enabled(train):
@@ -132,7 +134,10 @@ def project(options: Training, net_name: str, batch_size: int, *overrides: str) 
     def run() -> float:
         folder = tempfile.mkdtemp()
         try:
-            return float(train(experiments.compose(*typed, f"run_dir={folder}"))["train_seconds"])
+            summary = train(experiments.compose(*typed, f"run_dir={folder}"))
+            if options.validate:
+                return float(summary["train_seconds"])
+            return options.epochs * options.images / float(summary["images_per_second"])
         finally:
             shutil.rmtree(folder)
 
@@ -178,7 +183,7 @@ def tutorial(options: Training, net_name: str, batch_size: int) -> Callable[[], 
         optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
         started = time.perf_counter()
         for _ in range(options.epochs):
-            for train, loader in zip((True, False), loaders, strict=True):
+            for train, loader in list(zip((True, False), loaders, strict=True))[: 1 + options.validate]:
                 net.train(train)
                 total, right = 0.0, 0
                 with torch.set_grad_enabled(train):
@@ -242,8 +247,9 @@ def lightning(options: Training, net_name: str, batch_size: int) -> Callable[[],
         try:
             seed_everything(0, verbose=False)
             module = Plain()
+            chosen = loaders[: 1 + options.validate]
             Trainer(accelerator=options.device, devices=1, max_epochs=options.epochs, default_root_dir=folder).fit(
-                module, *loaders
+                module, *chosen
             )
             return module.seconds
         finally:

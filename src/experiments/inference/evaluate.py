@@ -23,7 +23,8 @@ from experiments.runs.allowed_classes import check_allowed, check_paths
 from experiments.runs.checkpoint_files import read_checkpoint
 from experiments.runs.run_directory import best_checkpoint, read_config
 from experiments.runs.state_dicts import load_weights, net_weights, network_card
-from experiments.training.build import build_classifier, check_accelerator, constructing, facts, filled, make, net_of
+from experiments.training.build import build_classifier, constructing, facts, filled, make, net_of
+from experiments.training.devices import check_accelerator
 from experiments.training.process import prepare_process
 
 SPLIT = ("_target_", "split", "val_size", "test_size", "num_folds", "fold")  # what decides who is a validation image

@@ -21,7 +21,8 @@ from experiments.data.image_files import find, refusing_bombs, to_input
 from experiments.errors import UserError
 from experiments.inference.load import card_of, load
 from experiments.runs.files import write_atomically
-from experiments.training.build import check_accelerator, constructing
+from experiments.training.build import constructing
+from experiments.training.devices import check_accelerator
 
 BATCH_SIZE = 256
 AnImage = str | Path | Image | Tensor

@@ -18,7 +18,6 @@ import torch
 from hydra.errors import InstantiationException
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
@@ -27,6 +26,7 @@ from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.runs.checkpoint_files import AtomicCheckpointIO
 from experiments.runs.state_dicts import load_initial_weights
+from experiments.training.devices import check_accelerator
 from experiments.training.steps_per_execution import steps_per_execution
 
 Config = Mapping[str, Any]
@@ -41,7 +41,6 @@ REFUSALS = (
     ImportError,
     AttributeError,
 )
-ACCELERATORS = {"cpu": CPUAccelerator, "cuda": CUDAAccelerator, "mps": MPSAccelerator}
 
 
 @dataclass
@@ -189,17 +188,6 @@ def use_channels_last(module: LightningModule, asked: bool | str, device: torch.
                 part.to(memory_format=torch.channels_last)
 
 
-def check_accelerator(name: str) -> None:
-    """Raise UserError, naming the accelerators present, if ``name`` is an accelerator that is not."""
-    present = [known for known, accelerator in ACCELERATORS.items() if accelerator.is_available()]
-    usable = {"auto", *present, *(["gpu"] if len(present) > 1 else [])}
-    if name in (*ACCELERATORS, "gpu") and name not in usable:
-        raise UserError(
-            f"trainer.accelerator={name} is not available on this machine; present: {', '.join(present)}. "
-            "trainer.accelerator=auto takes the best of them."
-        )
-
-
 def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     """The Trainer with its callbacks and loggers; a callback or logger that is null is off."""
     check_accelerator(config["trainer"]["accelerator"])
@@ -207,7 +195,16 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     loggers = [make(logger) for logger in (config["logger"] or {}).values() if logger]
     moved = (moved_from, str(config["run_dir"])) if moved_from else None
     plugins = [AtomicCheckpointIO(moved)]
-    trainer: Trainer = make(config["trainer"], callbacks=callbacks, logger=loggers, plugins=plugins)
+    try:
+        trainer: Trainer = make(config["trainer"], callbacks=callbacks, logger=loggers, plugins=plugins)
+    except UserError as error:
+        if "your machine only has" not in str(error):  # Lightning, of GPUs
+            raise
+        count = torch.cuda.device_count()
+        raise UserError(
+            f"trainer.devices={config['trainer']['devices']}: this machine has {count} GPU{'s' * (count != 1)}; "
+            f"trainer.devices={count} or auto takes what is there"
+        ) from error
     return trainer
 
 

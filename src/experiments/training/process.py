@@ -49,20 +49,6 @@ def show_messages() -> None:
         ours.setLevel(logging.INFO)
 
 
-def device_name(trainer: Trainer) -> str:
-    """The device that a run computes on, and the GPU's name where it is one."""
-    device = trainer.strategy.root_device
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-
-
-def is_slow_in_bf16(device: torch.device) -> bool:
-    """Whether a device imitates bf16, at a multiple of what 32 bits cost."""
-    if device.type == "cuda":
-        return not torch.cuda.is_bf16_supported(including_emulation=False)
-    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return device.type == "cpu" and known is not None and not known()
-
-
 def require_no_new_processes(trainer: Trainer) -> None:
     """Raise UserError if a run would start processes: as a job of a multirun, they would run all of it again."""
     environment = getattr(trainer.strategy, "cluster_environment", None)

@@ -16,7 +16,7 @@ from experiments.monitoring.loggers import log_end
 from experiments.monitoring.report import Report
 from experiments.runs.checkpoint_files import read_checkpoint
 from experiments.training.build import Experiment
-from experiments.training.process import device_name
+from experiments.training.devices import device_name
 
 log = logging.getLogger(__name__)
 

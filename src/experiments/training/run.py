@@ -2,12 +2,12 @@
 
 import logging
 import re
+import shutil
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -20,10 +20,9 @@ from experiments.errors import Stopped, UserError
 from experiments.monitoring.loggers import log_start
 from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
 from experiments.runs.run_record import record_start, record_summary, record_traceback, reopen
-from experiments.training.build import Experiment, build, check_accelerator
+from experiments.training.build import Experiment, build
+from experiments.training.devices import check_accelerator, cpu_build, device_name, is_slow_in_bf16
 from experiments.training.process import (
-    device_name,
-    is_slow_in_bf16,
     prepare_process,
     require_no_new_processes,
     show_messages,
@@ -39,6 +38,8 @@ from experiments.training.results import (
 from experiments.training.resume import plan_resume
 
 log = logging.getLogger(__name__)
+# torch's own words for main memory, a GPU's, and that of its libraries
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def train(
@@ -123,13 +124,14 @@ def train(
 
 def as_user_error(error: Exception, config: Mapping[str, Any]) -> Exception:
     """A UserError for a fault that the user can mend, such as too little memory; otherwise the error itself."""
-    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    if out_of_memory and not isinstance(error, UserError):
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY):
         return UserError(
             f"out of memory: {str(error).splitlines()[0]} Lower data.batch_size (now "
             f"{config['data'].get('batch_size')}; trainer.accumulate_grad_batches keeps the effective size) or the "
             "network's width, or use trainer.precision=bf16-mixed."
         )
+    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error):
+        return UserError(f"deterministic=true: {str(error).split(',')[0]}; choose something else, or leave it out")
     if isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error):
         return UserError(
             f"batch normalisation cannot take a batch of one image: choose another data.batch_size (now "
@@ -168,6 +170,8 @@ def _say_start(experiment: Experiment) -> None:
     choice = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(data).__name__).lower()  # FashionMNIST: fashion_mnist
     log.info("data=%s%s", choice, f" ({note})" if note else "")
     log.info("device: %s", device_name(experiment.trainer))
+    if shutil.which("nvidia-smi") and (built := cpu_build()):
+        log.warning("%s", built)
     if experiment.trainer.precision.startswith("bf16") and is_slow_in_bf16(experiment.trainer.strategy.root_device):
         log.warning("this processor has no instructions for bf16: trainer.precision=32-true is faster on it")
     log.info("%s", getattr(classifier, "net", classifier))
