@@ -64,7 +64,7 @@ def graph(
     order = torch.zeros(options.images, dtype=torch.int64, device=device)
     position, step = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
     total, right = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-    before = [value.clone() for value in (*net.parameters(), *net.buffers())]
+    before = [value.detach().clone() for value in (*net.parameters(), *net.buffers())]
 
     def take(offsets: Tensor) -> None:
         index = order[position + offsets]

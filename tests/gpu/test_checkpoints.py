@@ -35,7 +35,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, script):
         [sys.executable, ROOT / "scripts" / "train.py", *RUN, f"run_dir={killed}"],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_until(lambda: newest(killed) and newest(killed).stem > "rolling-0000060", 120)
+    wait_until(lambda: process.poll() or (newest(killed) and newest(killed).stem > "rolling-0000060"), 120)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (killed / "summary.json").exists()

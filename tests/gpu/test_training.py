@@ -12,6 +12,7 @@ from experiments.data.augmentation.mixing import Cutmix, Cutout, Mixup
 from experiments.data.augmentation.shifts import Crop, Flip
 from experiments.data.augmentation.warps import Affine, Elastic
 from experiments.data.batches import as_batch_list
+from experiments.errors import UserError
 from experiments.training.build import build
 from experiments.training.process import prepare_process
 
@@ -140,7 +141,7 @@ def test_too_little_memory_is_said_and_what_to_do(run):
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.002)
     try:
-        with pytest.raises(experiments.UserError, match=r"(?s)out of memory: .*Lower data.batch_size \(now 1000;"):
+        with pytest.raises(UserError, match=r"(?s)out of memory: .*Lower data.batch_size \(now 1000;"):
             run("model=cnn", "model.net.channels=[1024,1024]", "data.batch_size=1000")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
@@ -149,7 +150,7 @@ def test_too_little_memory_is_said_and_what_to_do(run):
 
 def test_more_gpus_than_there_are(run):
     count = torch.cuda.device_count()
-    with pytest.raises(experiments.UserError, match=rf"trainer.devices={count + 1}: .* has {count} GPU"):
+    with pytest.raises(UserError, match=rf"trainer.devices={count + 1}: .* has {count} GPU"):
         run(f"trainer.devices={count + 1}")
 
 
