@@ -55,7 +55,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, script):
 
 
 def test_from_the_gpu_to_the_cpu_and_back(run):
-    folder, summary = run("model=mlp", "trainer.max_epochs=2")
+    folder, summary = run("model=mlp", "trainer.max_epochs=2", "scheduler=constant")
     checkpoint = torch.load(newest(folder), weights_only=True, map_location="cpu")
     assert checkpoint["epoch"] == 1
     for accelerator in ("gpu", "cpu"):
