@@ -64,7 +64,7 @@ def graph(
     order = torch.zeros(options.images, dtype=torch.int64, device=device)
     position, step = (torch.zeros(1, dtype=torch.int64, device=device) for _ in range(2))
     total, right = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-    kept: list[Tensor] = []
+    inputs = [images, labels, rates]  # graphs read them where they lay
     before = [value.detach().clone() for value in (*net.parameters(), *net.buffers())]
 
     def take(offsets: Tensor) -> None:
@@ -84,7 +84,7 @@ def graph(
 
     def captured(size: int) -> torch.cuda.CUDAGraph:
         offsets = torch.arange(size, device=device)
-        kept.append(offsets)  # a graph reads it where it lay
+        inputs.append(offsets)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -127,6 +127,8 @@ def graph(
             if options.validate:
                 run.accuracy = measure()  # type: ignore[attr-defined]
         return time.perf_counter() - started
+
+    run.inputs = inputs  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def measure() -> float:

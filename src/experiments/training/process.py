@@ -27,6 +27,8 @@ def prepare_process() -> None:
     for harmless in (
         ".*does not have many workers.*",  # batches come from memory: loader processes would slow them down
         ".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
+        ".*is not supported by the model summary.*",  # its megabytes are counted in 32 bits
+        ".*GPU available but not used.*",  # as it was asked for
         ".*smaller than the logging interval.*",  # metrics are logged every epoch anyway
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # metrics have met the other ranks already
         ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning's own business with torch
