@@ -8,6 +8,7 @@ nothing is skipped and nothing written: it says whether every seed gives the sam
 """
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -81,6 +82,16 @@ def recipe_of(name: str) -> str:
         config = compose(f"experiment={name}")
         for part, key in (("data", "root"), ("data", "seed"), ("trainer", "default_root_dir")):
             config[part].pop(key, None)
+        import lightning
+
+        defaults = inspect.signature(lightning.Trainer).parameters  # of a Trainer's keys, those that say something
+        config["trainer"] = {
+            key: value
+            for key, value in config["trainer"].items()
+            if key == "_target_" or value != defaults[key].default
+        }
+        if "max_lr" in (config["scheduler"] or {}):
+            config["scheduler"]["max_lr"] = config["scheduler"]["max_lr"] or config["optimizer"]["lr"]
         parts = ("model", "data", "loss", "optimizer", "scheduler", "trainer")
         content = {part: config[part] for part in (*parts, "compile", "channels_last", "matmul_precision")}
         content["averaged"] = config["callbacks"].get("ema")

@@ -15,7 +15,7 @@ class Summarize:
     """
 
     runs: str = option("a folder with run directories")
-    metric: str | None = option("what to rank by, if not the sweep's metric or val/accuracy", None)
+    metric: str | None = option("what to rank by, if not the sweep's metric or what its runs monitor", None)
     output: str | None = option("a folder for summary.csv, summary.md, history.png, slice.png, importance.png", None)
     storage: str | None = option("the sweep's storage, if not study.journal in the folder", None)
 

@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config.command_line import (
     command_line_mistake,
@@ -16,12 +17,12 @@ from experiments.config.command_line import (
     run_script,
     without_garbage_collection,
 )
-from experiments.config.compose import hint
-from experiments.config.hydra_internals import MAIN_OPTIONS, let_hydra_start
+from experiments.config.hydra_internals import MAIN_OPTIONS, let_errors_through, let_hydra_start
 from experiments.config.installation import CONF
+from experiments.config.overrides import as_meant, explain
 from experiments.config.plain_values import plain
 from experiments.config.resolvers import register_resolvers
-from experiments.errors import Stopped, UserError, stop
+from experiments.errors import Stopped, UserError, stop, together
 from experiments.sweeps.requirements import missing_extra
 
 register_resolvers()
@@ -46,16 +47,16 @@ def main(config: DictConfig, callbacks: Sequence[Any] = ()) -> None:
 
 def start() -> None:
     let_hydra_start()
+    let_errors_through()
     if mistake := command_line_mistake(sys.argv[1:]) or missing_extra(sys.argv[1:]):
         raise UserError(mistake)
+    typed = sys.argv[1:]
+    sys.argv[1:] = as_meant(typed)
     try:
         with leaving_no_trace(sys.argv):
             main()
-    except SystemExit as ending:
-        cause = ending.__context__
-        if isinstance(cause, HydraException) and ending.code == 1:
-            print(hint(cause, sys.argv[1:]).strip(), file=sys.stderr)  # Hydra has said what is wrong
-        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(together(explain(error, typed))) from error
     except KeyboardInterrupt:
         sys.exit("interrupted before there was anything to save")
 

@@ -7,8 +7,6 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-SYNONYMS = {"learning_rate": "lr", "epochs": "max_epochs", "gpus": "devices"}  # what other frameworks call it
-
 
 class UserError(Exception):
     """A mistake of the user's: the message names the offending value, the rule and the next move.
@@ -43,9 +41,15 @@ def tell(error: UserError, where: str = "") -> None:
     print(f"error{where}: {error}", file=sys.stderr)
 
 
+def together(faults: Sequence[str]) -> str:
+    """Several mistakes as one message."""
+    return faults[0] if len(faults) == 1 else f"{len(faults)} mistakes:\n  " + "\n  ".join(faults)
+
+
 def did_you_mean(wrong: str, known: Sequence[str]) -> str:
     """``wrong``'s nearest neighbours as a question, or nothing."""
     from difflib import get_close_matches
 
-    near = [SYNONYMS[wrong]] if SYNONYMS.get(wrong) in known else get_close_matches(wrong, known, n=3)
+    same = [name for name in known if name.lower() == wrong.lower()]
+    near = same or get_close_matches(wrong, known, n=3)
     return f" Did you mean {' or '.join(near)}?" if near else ""

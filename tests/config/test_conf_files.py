@@ -43,7 +43,7 @@ def test_a_mistake_in_an_own_file_is_shown_with_its_place(own):
 
 def test_a_name_that_is_near_an_own_choice_is_suggested(own):
     (own / "model" / "my_network.yaml").write_text("")
-    with pytest.raises(UserError, match="Did you mean my_network"):
+    with pytest.raises(UserError, match="Did you mean model=my_network"):
         experiments.compose("model=my_netwrk")
 
 

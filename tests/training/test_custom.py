@@ -160,9 +160,13 @@ def test_a_lightning_module_of_ones_own_is_measured_again(own):
     assert again["test/accuracy"] == pytest.approx(summary["test/accuracy"])
 
 
-def test_keys_of_another_data_set_are_refused_with_the_way_out(own):
-    with pytest.raises(UserError, match=r"unexpected keyword argument.*data=custom"):
-        build(experiments.compose("data._target_=own_data.MyData"))
+def test_default_keys_of_another_data_set_are_left_out_and_typed_ones_refused(own, caplog):
+    with caplog.at_level("INFO"):
+        assert type(build(experiments.compose("data._target_=own_data.MyData")).data).__name__ == "MyData"
+    assert "own_data.MyData takes no " in caplog.text
+    typed = ("data._target_=own_data.MyData", "data.val_size=0.3")
+    with pytest.raises(UserError, match=r"data.val_size=0.3: it is no argument of own_data.MyData"):
+        train(experiments.compose(*typed, f"run_dir={own}/run"), typed)
 
 
 @pytest.mark.parametrize(("group", "key"), [("model", "model.net._target_"), ("data", "data._target_")])

@@ -69,7 +69,7 @@ def test_other_files_are_refused_and_run_nothing(tmp_path):
     for name, message in [
         ("module", "module.pth"),
         ("other", "no state_dict"),
-        ("none", "there is no checkpoint at"),
+        ("none", "it is no file"),
     ]:
         with pytest.raises(UserError, match=message):
             start(tmp_path, "model=cnn", f"init_from={tmp_path}/{name}.pth")

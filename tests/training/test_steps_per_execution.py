@@ -133,7 +133,6 @@ SINGLE = {
     "trainer.limit_train_batches=3": "trainer.limit_train_batches",
     "trainer.limit_train_batches=1": "trainer.limit_train_batches",
     "trainer.val_check_interval=2": "trainer.val_check_interval",
-    "+trainer.overfit_batches=2": "trainer.overfit_batches",
     "trainer.profiler=simple": "trainer.profiler",
     WATCHER: "the callback Watcher",
     "+callbacks.best_checkpoint.every_n_train_steps=3": "the callback ModelCheckpoint",

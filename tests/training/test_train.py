@@ -97,8 +97,8 @@ MISTAKES = [
     (["model.net._target_=nowhere.Net"], 2, ["nowhere.Net"]),
     (["trainer.max_epochs=-1"], 2, ["trainer.max_epochs"]),
     (["trainer.accelerator=tpux"], 2, ["tpux"]),
-    (["model=mpl"], 1, ["mpl", "mlp"]),
-    (["data.batchsize=3"], 1, ["batchsize"]),
+    (["model=mpl"], 2, ["mpl", "mlp"]),
+    (["data.batchsize=3"], 2, ["batchsize"]),
 ]
 
 

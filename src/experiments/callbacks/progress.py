@@ -31,8 +31,9 @@ class Progress(TQDMProgressBar):
 
     handles_batch_lists = True
 
-    def __init__(self, refresh_rate: int = 20) -> None:
+    def __init__(self, refresh_rate: int = 20, monitor: str = "val/accuracy", mode: str = "max") -> None:
         super().__init__(refresh_rate=refresh_rate if has_screen() else 0)
+        self.monitor, self.better = monitor, max if mode == "max" else min
         self._epoch_started = 0.0
         self._best: float | None = None
         self._validated = False  # since the last line
@@ -57,8 +58,8 @@ class Progress(TQDMProgressBar):
         if trainer.sanity_checking:
             return
         self._validated = True
-        if (accuracy := trainer.callback_metrics.get("val/accuracy")) is not None:
-            self._best = max(float(accuracy), self._best or 0.0)
+        if (value := trainer.callback_metrics.get(self.monitor)) is not None:
+            self._best = float(value) if self._best is None else self.better(float(value), self._best)
 
     @property
     def total_train_batches(self) -> int | float:
@@ -76,7 +77,7 @@ class Progress(TQDMProgressBar):
             self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best validation accuracy so far."""
+        """The best value so far of what is monitored."""
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -110,7 +111,9 @@ class Progress(TQDMProgressBar):
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         names = [
-            name for name in EPOCH_METRICS if name in values and (self._validated or not name.startswith("val/"))
+            name
+            for name in dict.fromkeys((*EPOCH_METRICS, self.monitor))
+            if name in values and (self._validated or not name.startswith("val/"))
         ]
         shown = [f"{name} {values[name]:.4f}" for name in names]
         self._validated = False

@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from experiments.config import conf_files
+from experiments.config.overrides import dashed_mistake, is_multirun, misplaced
 from experiments.config.resolvers import run_of
+from experiments.config.suggestions import synonyms
 from experiments.errors import UserError, stop
 
 _NO_NAME = re.compile(r"(?i)|null|true|false|nan|[-+]?(inf|[\d._]+(e[-+]?\d+)?)")
@@ -25,8 +27,10 @@ def missing_run(arguments: Sequence[str]) -> str | None:
         key, _, value = argument.partition("=")
         value = value.strip("'\"")
         if key == "resume" and value not in ("auto", "null"):
-            if {"-m", "--multirun"} & set(arguments):
-                return f"{argument} goes on with one run: leave out -m"
+            if is_multirun(arguments):
+                return f"{argument}: it goes on with one run. Leave out -m"
+            if answer := synonyms().get(f"resume={value.lower()}"):
+                return f"{argument}: {answer}"
             if not Path(value).exists() or not (run_of(value) / "config.yaml").exists():
                 return f"{argument}: there is no such run directory, or checkpoint in one"
     return None
@@ -77,17 +81,18 @@ def run_script(main: Callable[[], None]) -> None:
 
 def command_line_mistake(arguments: Sequence[str]) -> str | None:
     """What is wrong with a command line that Hydra would take, or would take for something else."""
+    several = is_multirun(arguments)
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
-        if name == "sweep" and not {"-m", "--multirun"} & set(arguments) and not argument.startswith("-"):
-            return f"{argument} searches in many runs: type -m before it"
+        if name == "sweep" and not several and not argument.startswith("-") and argument != "sweep=null":
+            return f"{argument}: it searches in many runs. Type -m before it"
+        if name.startswith("hydra.sweeper.") and not several:
+            return f"{argument}: it is for many runs. Type -m sweep=mlp {argument}"
         if name == "experimental-rerun":
-            return "--experimental-rerun loads a pickle, and a pickle is code: use resume=<run directory>"
-        if argument.startswith("--") and _is_key(name.partition(".")[0]):
-            return f"{argument}: options take no dashes here: {argument.lstrip('-')}" + (
-                "" if "=" in argument else "=..."
-            )
-    return wrong_choice(arguments) or missing_run(arguments) or broken_file(arguments)
+            return f"{argument}: it loads a pickle, and a pickle is code. Type resume=<run directory>"
+        if wrong := misplaced(argument):
+            return wrong
+    return dashed_mistake(arguments) or wrong_choice(arguments) or missing_run(arguments) or broken_file(arguments)
 
 
 def broken_file(arguments: Sequence[str]) -> str | None:
@@ -102,13 +107,6 @@ def broken_file(arguments: Sequence[str]) -> str | None:
         except (OSError, ValueError, yaml.YAMLError) as error:
             return f"{path} cannot be read as YAML: {error}"
     return None
-
-
-def _is_key(name: str) -> bool:
-    """Whether it is a group, or a key of the whole experiment."""
-    experiment = conf_files.find("train")
-    keys = yaml.safe_load(experiment.read_text(encoding="utf-8")) if experiment else {}
-    return conf_files.is_group(name) or (name in keys and name not in ("defaults", "hydra"))
 
 
 @contextmanager

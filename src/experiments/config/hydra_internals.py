@@ -52,6 +52,20 @@ def let_hydra_start() -> None:
         argparse._ActionsContainer._check_help = check_text  # type: ignore[attr-defined]
 
 
+def let_errors_through() -> None:
+    """Let Hydra raise what goes wrong, so that a program says it in its own words.
+
+    ``hydra.main`` prints an exception's last line, advice of its own, and ends the process; its only way around that
+    is HYDRA_FULL_ERROR, which child processes inherit, and which users set to see more.
+    """
+    from hydra._internal import utils
+
+    def run(func: Any) -> Any:
+        return func()
+
+    utils.run_and_report = run
+
+
 def basic_sweeper(**options: Any) -> Sweeper:
     """Make Hydra's own sweeper of grids, which ours runs jobs with; Hydra has no public place for it.
 

@@ -1,6 +1,7 @@
 """A composed config as plain, resolved values."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.errors import UserError
+
+CLASSIFIER = "experiments.learning.Classifier"
 
 
 def job_values(config: DictConfig) -> dict[str, Any]:
@@ -35,13 +38,44 @@ def job_values(config: DictConfig) -> dict[str, Any]:
         job.cfg = before
 
 
+def typed_keys(typed: Sequence[str]) -> set[str]:
+    """The dotted keys that overrides give values to, those inside of a mapping too."""
+    found: set[str] = set()
+
+    def add(name: str, value: Any) -> None:
+        found.add(name)
+        if isinstance(value, dict):
+            for key, part in value.items():
+                add(f"{name}.{getattr(key, 'text', key)}", part)
+
+    for override in typed:
+        key, equals, value = override.lstrip("+~").partition("=")
+        parsed: Any = value
+        if equals and value.startswith("{"):
+            from hydra.core.override_parser.overrides_parser import OverridesParser
+            from hydra.errors import HydraException
+
+            try:
+                parsed = OverridesParser.create().parse_override(override).value()
+            except HydraException:
+                parsed = value
+        add(key.partition("@")[0].replace("/", "."), parsed)
+    return found
+
+
 def plain(config: Any) -> dict[str, Any]:
     """A composed config as plain, resolved values.
 
     Raises:
         UserError: if a value is missing that has no default, or cannot be resolved.
     """
+    own_module = OmegaConf.select(config, "model._target_", throw_on_missing=False) != CLASSIFIER
     missing = sorted(OmegaConf.missing_keys(config))
+    if own_module and "model.net._target_" in missing:  # a LightningModule of one's own may do without a network
+        missing.remove("model.net._target_")
+        config = copy.deepcopy(config)
+        with read_write(config), open_dict(config):
+            config.model.net = None
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, as key=value")
     try:

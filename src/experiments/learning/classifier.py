@@ -1,6 +1,5 @@
 """The LightningModule: loss, metrics and optimizer around any network that gives logits."""
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -23,8 +22,8 @@ from experiments.learning.lightning_internals import (
     count_optimizer_step,
     is_accumulating,
 )
-from experiments.learning.metrics import MeanLoss, at_least_32_bits
-from experiments.learning.schedulers import total_steps
+from experiments.learning.metrics import MeanLoss, at_least_32_bits, single_number
+from experiments.learning.schedulers import planned_schedule
 
 STAGES = ("train", "val", "test")
 Batch = tuple[Tensor, Tensor]
@@ -39,7 +38,7 @@ class Classifier(LightningModule):
 
     ``optimizer`` receives the parameters. ``scheduler`` receives the optimizer; one that takes ``total_steps`` gets
     the run's number of optimizer steps and advances with each of them, any other advances once an epoch.
-    ``ReduceLROnPlateau`` watches ``val/loss`` (mode ``min``) or ``val/accuracy`` (mode ``max``).
+    One that takes ``max_lr`` and is given none gets the optimizer's rates. ``ReduceLROnPlateau`` watches ``monitor``.
 
     A batch may be a list of batches, which then are as many optimizer steps (``steps_per_execution``): the same
     weights bit for bit, and what Lightning costs a step is paid once a list.
@@ -56,13 +55,16 @@ class Classifier(LightningModule):
         scheduler: Callable[..., LRScheduler] | None = None,
         metrics: Mapping[str, Metric] | None = None,
         card: dict[str, Any] | None = None,
+        monitor: str = "val/accuracy",
     ) -> None:
         super().__init__()
         self.save_hyperparameters("num_classes", "card", logger=False)
         self.net = net
         self.loss = loss
+        self.num_classes = num_classes
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
+        self.monitor = monitor
         if card and card["image_shape"]:
             # Lightning's model summary and TensorBoard's graph follow it through the network
             self.example_input_array = torch.zeros(1, *card["image_shape"])
@@ -90,6 +92,11 @@ class Classifier(LightningModule):
         """One forward pass: the mean loss, a scalar, and the logits (batch, num_classes)."""
         images, labels = batch
         logits = self(images)
+        if logits.ndim != 2 or logits.shape[1] < self.num_classes:
+            raise UserError(
+                f"model.net: it gives outputs {tuple(logits.shape)}, and the data have {self.num_classes} classes. "
+                f"It must give logits (batch, {self.num_classes})"
+            )
         return self.loss(logits, labels), logits
 
     def count(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -108,8 +115,8 @@ class Classifier(LightningModule):
     def log_epoch(self, stage: str) -> None:
         """Log the stage's metrics over the epoch, summed over all ranks, and start anew."""
         for name, metric in self.stage_metrics(stage):
-            # compute() has met the other ranks already
-            self.log(f"{stage}/{name}", metric.compute(), prog_bar=name == "accuracy", rank_zero_only=False)
+            value = single_number(name, metric)  # has met the other ranks already
+            self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy", rank_zero_only=False)
             metric.reset()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -236,14 +243,5 @@ class Classifier(LightningModule):
             raise UserError(f"the optimizer refuses its arguments: {error}") from error
         if self.make_scheduler is None:
             return optimizer
-        by_step = "total_steps" in inspect.signature(self.make_scheduler).parameters
-        steps = {"total_steps": total_steps(self.trainer)} if by_step else {}
-        try:
-            schedule = self.make_scheduler(optimizer, **steps)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"the scheduler refuses its arguments: {error}") from error
-        plan: dict[str, Any] = {"scheduler": schedule, "interval": "step" if by_step else "epoch"}
-        if isinstance(schedule, ReduceLROnPlateau):
-            plan["monitor"] = "val/accuracy" if schedule.mode == "max" else "val/loss"
-            plan["frequency"] = self.trainer.check_val_every_n_epoch or 1
+        plan = planned_schedule(self.make_scheduler, optimizer, self.trainer, self.monitor)
         return {"optimizer": optimizer, "lr_scheduler": plan}

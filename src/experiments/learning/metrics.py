@@ -4,10 +4,27 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from experiments.errors import UserError
+
 
 def at_least_32_bits(values: Tensor) -> Tensor:
     """The values in a precision that sums do not stand still in, as they would in bf16."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def single_number(name: str, metric: Metric) -> Tensor:
+    """What a metric has come to.
+
+    Raises:
+        UserError: if it is a matrix, a curve or a value a class, which cannot be logged under one name.
+    """
+    value = metric.compute()
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise UserError(
+            f"metrics.{name}: {type(metric).__name__} gives no single number, which is what can be logged. Leave it "
+            "out, or set its average to macro or micro"
+        )
+    return value
 
 
 class MeanLoss(Metric):

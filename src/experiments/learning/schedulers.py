@@ -1,10 +1,13 @@
 """Learning-rate schedules that torch does not have as one class, and how many steps a schedule plans for."""
 
+import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 from lightning import Trainer
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from experiments.data.batches import steps_per_epoch
 from experiments.errors import UserError
@@ -47,8 +50,52 @@ class WarmupCosine(LRScheduler):
         return [float(base) * factor for base in self.base_lrs]
 
 
+def planned_schedule(
+    make: Callable[..., LRScheduler], optimizer: Optimizer, trainer: Trainer, monitor: str
+) -> dict[str, Any]:
+    """A schedule with what it takes of the run, in the form that Lightning expects.
+
+    One that takes ``total_steps`` advances every optimizer step, any other every epoch.
+
+    Raises:
+        UserError: if it refuses its arguments, or needs an end that the run does not have.
+    """
+    takes = inspect.signature(make).parameters
+    typed = {name: value for name, value in getattr(make, "keywords", {}).items() if value}
+    by_step = "total_steps" in takes
+    own: dict[str, Any] = {}
+    if by_step and "steps_per_epoch" not in typed:
+        own["total_steps"] = planned_steps(trainer, typed.get("total_steps"))
+    if "max_lr" in takes and "max_lr" not in typed:
+        own["max_lr"] = [group["lr"] for group in optimizer.param_groups]
+    try:
+        schedule = make(optimizer, **own)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the scheduler refuses its arguments: {error}") from error
+    plan: dict[str, Any] = {"scheduler": schedule, "interval": "step" if by_step else "epoch"}
+    if isinstance(schedule, ReduceLROnPlateau):
+        plan |= {"monitor": monitor, "frequency": trainer.check_val_every_n_epoch or 1}
+    return plan
+
+
+def planned_steps(trainer: Trainer, asked: int | None = None) -> int:
+    """A schedule's length: how many optimizer steps a run is planned to take, or as many as were ``asked`` for.
+
+    Raises:
+        UserError: if the run has no end, or goes on behind the schedule's.
+    """
+    if asked is None:
+        return total_steps(trainer)
+    if trainer.max_epochs != -1 and asked < (steps := total_steps(trainer)):
+        raise UserError(
+            f"scheduler.total_steps={asked}: the run takes {steps} steps, and the schedule must not end before it. "
+            f"Leave it out, or add trainer.max_steps={asked}"
+        )
+    return asked
+
+
 def total_steps(trainer: Trainer) -> int:
-    """How many optimizer steps a run is planned to take; a schedule's length.
+    """How many optimizer steps a run is planned to take.
 
     Raises:
         UserError: if it has no end.

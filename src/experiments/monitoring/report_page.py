@@ -69,7 +69,10 @@ def render(
         machine.get("started"),
         *(f"{key} {summary[key]}" for key in ("seed", "device") if key in summary),
     ]
-    further = [key for key in summary if key.startswith("test/") and key not in ("test/accuracy", "test/loss")]
+    told = {key for _, key, _ in CARDS}
+    further = [
+        key for key in summary if key not in told and (key.startswith("test/") or key == config.get("monitor"))
+    ]
     cards = [*CARDS, *((key, key, "{:.4f}") for key in further)]
     sections = {"everything, resolved": dict(config), "machine, versions and command": machine}
     texts = {

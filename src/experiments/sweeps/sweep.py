@@ -50,11 +50,13 @@ class Sweep:
         task: TaskFunction,
         arguments: Sequence[str],
     ) -> None:
+        own = {"metric": config.monitor, "direction": {"max": "maximize", "min": "minimize"}.get(config.mode)}
+        options = {**options, **{name: value for name, value in own.items() if options[name] is None}}
         self.options, self.config, self.context, self.task = options, config, context, task
         self.is_worker = WORKER in os.environ
         self.folder = Path(config.hydra.sweep.dir).absolute()
-        own = [f"{name}={value}" for name, value in (options["params"] or {}).items()]
-        self.fixed, self.space = spaces.parse([*own, *arguments], context.config_loader)
+        params = [f"{name}={value}" for name, value in (options["params"] or {}).items()]
+        self.fixed, self.space = spaces.parse([*params, *arguments], context.config_loader)
         self._check()
         storage = options["storage"] or str(self.folder / JOURNAL)
         self.shared = SharedStudy(
@@ -222,8 +224,9 @@ class Sweep:
         if winner is None:
             first = next((trial.user_attrs[ERROR] for trial in study.trials if ERROR in trial.user_attrs), "")
             raise NothingFinished(f"no trial finished; the first one failed with: {first}")
-        values = spaces.as_overrides(winner.params)
-        again = f"{command('train')} {shlex.join([*self.fixed, *values])}"
+        values, mode = spaces.as_overrides(winner.params), self.shared.direction[:3]
+        by = [] if self.shared.metric == self.config.monitor else [f"monitor={self.shared.metric}", f"mode={mode}"]
+        again = f"{command('train')} {shlex.join([*self.fixed, *values, *by])}"
         folder, storage = (shlex.quote(one) for one in (os.path.relpath(self.folder), shown(self.shared.address)))
         print(
             f"best {self.shared.metric}: {winner.value:.6g} by trial {winner.number}",

@@ -18,9 +18,11 @@ import torch
 from hydra.errors import InstantiationException
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from experiments.config.checks.check import validated
 from experiments.config.hydra_internals import instantiate
 from experiments.data import ImageDataModule
 from experiments.errors import UserError
@@ -53,7 +55,7 @@ class Experiment:
 
 
 @contextmanager
-def constructing(target: str) -> Iterator[None]:
+def constructing(name: str) -> Iterator[None]:
     """Turn a constructor's refusal of its arguments into a UserError that gives the reason alone."""
     try:
         yield
@@ -61,16 +63,18 @@ def constructing(target: str) -> Iterator[None]:
         cause = error.__cause__ or error if isinstance(error, InstantiationException) else error
         if isinstance(cause, UserError):
             raise cause from None
-        raise UserError(f"{target} cannot be built: {str(cause).strip()}") from error
+        raise UserError(f"{name}: {str(cause).strip()}") from error
 
 
-def make(config: Config, **objects: Any) -> Any:
+def make(config: Config, key: str | None = None, **objects: Any) -> Any:
     """Call a config's ``_target_`` with its other keys, and with ``objects`` that are built already.
+
+    ``key`` is where the config stands in the whole one, for the message.
 
     Raises:
         UserError: if the target cannot be found, or refuses its arguments.
     """
-    with constructing(config["_target_"]):
+    with constructing(key or config["_target_"]):
         if objects:  # as partial arguments: passed through Hydra they would be copied and converted
             return instantiate({**config, "_partial_": True}, _convert_="all")(**objects)
         return instantiate(dict(config), _convert_="all")
@@ -121,7 +125,7 @@ def weighted(config: Config, data: LightningDataModule) -> dict[str, Any]:
 def build_data(config: Config) -> LightningDataModule:
     """The data set, from all that stands in its group."""
     try:
-        data: LightningDataModule = make(config["data"])
+        data: LightningDataModule = make(config["data"], "data")
     except UserError as error:
         if "unexpected keyword argument" not in str(error):
             raise
@@ -140,17 +144,20 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
         "class_names": list(getattr(data, "class_names", [])),
     }
     offered = {
-        "net": lambda: make(net),
-        "loss": lambda: make(weighted(config["loss"], data)),
-        "optimizer": lambda: make(config["optimizer"]),
-        "scheduler": lambda: config["scheduler"] and make(config["scheduler"]),
-        "metrics": lambda: {name: make(filled(one, data)) for name, one in config["metrics"].items() if one},
+        "net": lambda: make(net, "model.net"),
+        "loss": lambda: make(weighted(config["loss"], data), "loss"),
+        "optimizer": lambda: make(config["optimizer"], "optimizer"),
+        "scheduler": lambda: config["scheduler"] and make(config["scheduler"], "scheduler"),
+        "metrics": lambda: {
+            name: make(filled(one, data), f"metrics.{name}") for name, one in config["metrics"].items() if one
+        },
         "num_classes": lambda: facts(data).get("num_classes"),
         "card": lambda: card,
+        "monitor": lambda: config["monitor"],
     }
     rest = {name: value for name, value in config["model"].items() if name != "net"}
     taken = {name: create() for name, create in accepted_arguments(rest["_target_"], offered).items()}
-    module: LightningModule = make(rest, **taken)
+    module: LightningModule = make(rest, "model", **taken)
     return module
 
 
@@ -191,12 +198,20 @@ def use_channels_last(module: LightningModule, asked: bool | str, device: torch.
 def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     """The Trainer with its callbacks and loggers; a callback or logger that is null is off."""
     check_accelerator(config["trainer"]["accelerator"])
-    callbacks = [make(callback) for callback in config["callbacks"].values() if callback]
-    loggers = [make(logger) for logger in (config["logger"] or {}).values() if logger]
+    callbacks = [make(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one]
+    loggers = [make(one, f"logger.{name}") for name, one in (config["logger"] or {}).items() if one]
     moved = (moved_from, str(config["run_dir"])) if moved_from else None
-    plugins = [AtomicCheckpointIO(moved)]
+    given: dict[str, Any] = {
+        "callbacks": callbacks,
+        "logger": loggers,
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+        "plugins": [*(make(plugin) for plugin in config["trainer"].get("plugins") or ()), AtomicCheckpointIO(moved)],
+    }
+    if config["trainer"].get("barebones"):  # which takes none of them
+        given = {name: None for name in given if not given[name]} | {"plugins": None}
     try:
-        trainer: Trainer = make(config["trainer"], callbacks=callbacks, logger=loggers, plugins=plugins)
+        trainer: Trainer = make(config["trainer"], "trainer", **given)
     except UserError as error:
         if "your machine only has" not in str(error):  # Lightning, of GPUs
             raise
@@ -218,6 +233,7 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
     Raises:
         UserError: if the config names what does not exist, or values that do not go together.
     """
+    config = validated(config)
     torch.set_float32_matmul_precision(config["matmul_precision"])
     data = build_data(config)
     classifier = build_classifier(config, data)

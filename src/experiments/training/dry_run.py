@@ -1,7 +1,7 @@
 """Do what ``check=true`` asks: build everything, run one batch through every stage, write nothing."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,8 +11,6 @@ from lightning import Trainer, seed_everything
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from experiments.config.checks.check import require_none
-from experiments.config.checks.classes import class_mistakes
 from experiments.data.download import forbidden
 from experiments.data.memory import format_bytes
 from experiments.training.build import build, build_trainer
@@ -20,7 +18,7 @@ from experiments.training.build import build, build_trainer
 log = logging.getLogger(__name__)
 
 
-def dry_run(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+def dry_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """Build what a config describes and take one batch through training, validation and test, on one device.
 
     Nothing is written or downloaded; loggers and checkpoints are built and left alone. Returns ``status`` (checked),
@@ -29,7 +27,6 @@ def dry_run(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[st
     Raises:
         UserError: for what the run itself would end with.
     """
-    require_none(class_mistakes(config, overrides))
     seed_everything(config["seed"], workers=True, verbose=False)
     with TemporaryDirectory() as folder, forbidden("check=true writes nothing"), _unchanged_logging():
         build_trainer(config)  # with its own devices and strategy

@@ -29,12 +29,12 @@ def collect_results(experiment: Experiment, config: Mapping[str, Any]) -> dict[s
     seconds = throughput.seconds or throughput.state_dict()["seconds"] if throughput else math.nan
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     at_best = {**logged, **(history.best(best) if history else {})}
-    if best and best.monitor == "val/accuracy" and best.best_model_score is not None:
-        at_best["val/accuracy"] = float(best.best_model_score)
+    if best and best.monitor and best.best_model_score is not None:
+        at_best[best.monitor] = float(best.best_model_score)
     net = getattr(experiment.classifier, "net", experiment.classifier)
     values: dict[str, Any] = {
-        "val/accuracy": at_best.get("val/accuracy"),
-        "val/loss": at_best.get("val/loss"),
+        **dict.fromkeys(("val/accuracy", "val/loss", config["monitor"])),
+        **{name: value for name, value in at_best.items() if name.startswith("val/")},
         "best_checkpoint": os.path.relpath(best.best_model_path, config["run_dir"]) if best else None,
         "best_epoch": read_checkpoint(best.best_model_path)["epoch"] if best else None,
         "epochs": trainer.current_epoch,

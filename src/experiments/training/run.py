@@ -13,8 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from experiments.callbacks import MetricHistory, Pruning, Throughput
 from experiments.callbacks.history import find_callback
-from experiments.config.checks.check import config_mistakes, require_none
-from experiments.config.checks.classes import class_mistakes
+from experiments.config.checks.check import validated
 from experiments.config.installation import CHECKOUT, command, typed_path
 from experiments.errors import Stopped, UserError
 from experiments.monitoring.loggers import log_start
@@ -61,13 +60,13 @@ def train(
         UserError: if the config cannot be run; the message says what to change.
         Stopped: if a signal ended the run; it can be resumed.
     """
-    require_none(config_mistakes(config, overrides))
     prepare_process()
     show_messages()
+    config = validated(config, overrides)
     if config["check"]:
         from experiments.training.dry_run import dry_run
 
-        return dry_run(config, overrides)
+        return dry_run(config)
     run_dir = Path(config["run_dir"])
     with hold_lock(run_dir):
         resume_plan = None
@@ -88,7 +87,6 @@ def train(
         seed_everything(config["seed"], workers=True, verbose=False)
         experiment, begun = None, resume_plan is None
         try:
-            require_none(class_mistakes(config, overrides))
             experiment = build(config, resume_plan.moved_from if resume_plan else None)
             if resume_plan:
                 resume_plan.require_fit(experiment.data, experiment.trainer.world_size)
@@ -118,7 +116,7 @@ def train(
             raise
         on_rank_zero(record_summary, run_dir, summary)
         experiment.trainer.strategy.barrier()  # a rank that ends badly makes Lightning kill the first one
-    on_rank_zero(_say_result, summary, run_dir)
+    on_rank_zero(_say_result, summary, run_dir, config["monitor"])
     return summary
 
 
@@ -177,9 +175,9 @@ def _say_start(experiment: Experiment) -> None:
     log.info("%s", getattr(classifier, "net", classifier))
 
 
-def _say_result(summary: Mapping[str, Any], run_dir: Path) -> None:
+def _say_result(summary: Mapping[str, Any], run_dir: Path, monitor: str) -> None:
     where = typed_path(run_dir)
-    names = ("test/accuracy", "test/loss", "val/accuracy")
+    names = dict.fromkeys(("test/accuracy", "test/loss", monitor))
     results = [f"{name} {summary[name]:.4f}" for name in names if summary.get(name) is not None]
     speed = f" ({summary['images_per_second']:,.0f} images/s)" if "images_per_second" in summary else ""
     log.info("%s  in %.1f s of training%s", "  ".join(results), summary["train_seconds"], speed)

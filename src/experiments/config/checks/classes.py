@@ -7,7 +7,7 @@ from typing import Any
 from experiments.config.checks.check import describe_mistake
 from experiments.config.checks.sections import Config, Fault, section, shown, targets
 from experiments.config.checks.signatures import NotFound, fits, locate, named, taken
-from experiments.errors import did_you_mean
+from experiments.config.suggestions import meant_key
 
 FACTS = ("num_classes", "in_channels", "image_size", "in_features")
 
@@ -18,6 +18,7 @@ GIVEN = {
     "model.net": FACTS,
     "metrics": FACTS,
     "loss": ("class_counts",),
+    "scheduler": ("max_lr", "total_steps"),
     "trainer": ("callbacks", "logger", "plugins"),
 }
 
@@ -45,7 +46,8 @@ def _of_target(name: str, part: Config) -> Iterator[Fault]:
                 known = [one for one in parameters if one in FACTS or one not in {*given, *built}]
                 takes = f"It takes {', '.join(known)}" if known else "It takes none"
                 own = "; data=custom gives a data set of your own no key but those you add" if name == "data" else ""
-                yield f"{name}.{key}", value, f"is no argument of {target}.{did_you_mean(key, known)} {takes}{own}"
+                near = meant_key(f"{name}.{key}", value, {f"{name}.{one}": True for one in known})
+                yield f"{name}.{key}", value, f"is no argument of {target}.{near} {takes}{own}"
         elif value is None and key in given:
             continue
         elif not fits(value, annotations[key]):

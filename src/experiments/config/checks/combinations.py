@@ -63,8 +63,6 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
             get("trainer.overfit_batches"),
             "does not go with data in memory: debug=overfit trains on a few images, data.limit on any number of them",
         )
-    if get("trainer.enable_progress_bar") is False and "progress" in callbacks:
-        yield "trainer.enable_progress_bar", False, "needs callbacks.progress=null beside it"
     loggers = [part for part in section(config, "logger").values() if part]
     for key, part in callbacks.items():
         if str(part.get("_target_")).endswith(".LearningRateMonitor") and not loggers:
@@ -73,31 +71,41 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
                 "",
                 f"needs a logger, and there is none: add callbacks.{key}=null, or choose one, such as logger=csv",
             )
+    if get("trainer.limit_train_batches") == 0:
+        yield "trainer.limit_train_batches", 0, "trains nothing: scripts/evaluate.py run=... measures a run"
+    if get("trainer.limit_test_batches") == 0 and get("test") is True:
+        yield "trainer.limit_test_batches", 0, "leaves nothing to test: add test=false"
+    if get("trainer.barebones") is True and (callbacks or loggers):
+        yield "trainer.barebones", True, "takes no callbacks and no logger: add callbacks=none logger=none"
     if get("model._target_") == "experiments.learning.Classifier":
         yield from _monitored(config, callbacks)
 
 
 def _monitored(config: Config, callbacks: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """Callbacks that watch what is never logged, or watch it the wrong way round."""
+    """What is monitored and never logged, or watched the wrong way round."""
     no_validation = number_at(config, "trainer.limit_val_batches") == 0
     every, epochs = (number_at(config, f"trainer.{key}") for key in ("check_val_every_n_epoch", "max_epochs"))
     never = every is not None and epochs is not None and 0 < epochs < every
     measured = ["loss", "accuracy", *(name for name, part in section(config, "metrics").items() if part)]
     logged = ["train/loss", "train/accuracy", *(f"val/{name}" for name in measured)]
+    main = config.get("monitor"), config.get("mode")
+    plateau = str(value_at(config, "scheduler._target_")).endswith("OnPlateau")
+    watched = {"": main} | ({"scheduler.": (main[0], value_at(config, "scheduler.mode"))} if plateau else {})
     for key, part in callbacks.items():
-        name, monitor, mode = f"callbacks.{key}.monitor", part.get("monitor"), part.get("mode")
-        if monitor is None or not str(part.get("_target_")).startswith("lightning."):
-            continue
-        if monitor not in logged and not str(part.get("_target_")).endswith("ThroughputMonitor"):
+        target = str(part.get("_target_"))
+        if part.get("monitor") is not None and target.startswith("lightning.") and "ThroughputM" not in target:
+            watched[f"callbacks.{key}."] = part["monitor"], part.get("mode")
+    unlogged = main[0] not in logged
+    for prefix, (monitor, mode) in watched.items():
+        ours = prefix.startswith("callbacks.") or not prefix
+        if monitor not in logged:
             near = did_you_mean(str(monitor), logged)
-            yield name, monitor, f"is not logged.{near} There are {', '.join(logged)}"
-        elif str(monitor).startswith("val/") and (no_validation or never):
-            cause = "trainer.limit_val_batches=0" if no_validation else f"trainer.check_val_every_n_epoch={every}"
-            yield (
-                name,
-                monitor,
-                f"is never measured: {cause} leaves no validation. Watch train/loss, or set callbacks.{key}=null",
-            )
-        elif WORST.get(str(monitor).rpartition("/")[2]) == mode:
-            better = "min" if mode == "max" else "max"
-            yield f"callbacks.{key}.mode", mode, f"keeps the worst {monitor}: it must be {better}"
+            if not prefix or not (unlogged and monitor == main[0]):
+                yield f"{prefix}monitor", monitor, f"is not logged.{near} There are {', '.join(logged)}"
+        elif str(monitor).startswith("val/") and (no_validation or never) and prefix:
+            cause = "trainer.limit_val_batches=0" if no_validation else f"trainer.check_val_every_n_epoch={every:g}"
+            off = f"callbacks.{prefix.split('.')[1]}=null" if ours else "scheduler=none"
+            name = f"{prefix}monitor" if ours else "scheduler"
+            yield name, monitor if ours else "", f"is never measured: {cause} leaves no validation. Set {off}"
+        elif WORST.get(str(monitor).rpartition("/")[2]) == mode and (not prefix or (monitor, mode) != main):
+            yield f"{prefix}mode", mode, f"keeps the worst {monitor}: it must be {'min' if mode == 'max' else 'max'}"

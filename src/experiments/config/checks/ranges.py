@@ -67,6 +67,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "steps_per_execution": _whole(1, also=("auto",)),
     "channels_last": (lambda value: value == "auto" or isinstance(value, bool), "auto, true or false"),
     "matmul_precision": _one_of(*MATMUL_PRECISIONS),
+    "mode": _one_of("min", "max"),
     "name": (_is_name, "a name, since a folder below runs gets it"),
     "data.*batch_size": COUNT,
     "data.val_size": EXTENT,
@@ -101,7 +102,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "scheduler.factor": POSITIVE,
     "metrics.*.top_k": COUNT,
     "metrics.*.n_bins": COUNT,
-    "trainer.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.devices": (
         lambda value: value == -1 or not isinstance(value, (int, float)) or (type(value) is int and value > 0),
         "a count of at least 1, -1 or auto for all of them, or a list of indices",
@@ -111,6 +111,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.max_steps": _whole(1, also=(-1,)),
     "trainer.min_*": COUNT,
     "trainer.limit_*_batches": PART,
+    "trainer.overfit_batches": PART,
+    "trainer.reload_dataloaders_every_n_epochs": _whole(0),
     "trainer.val_check_interval": (
         lambda value: type(value) not in (int, float) or (_part_of_an_epoch(value) and value > 0),
         "a fraction of an epoch up to 1.0, or a whole number of batches",
@@ -163,7 +165,8 @@ FAMILIES: dict[str, tuple[Any, str]] = {
 ALSO = {
     "devices": ("text", "list"),
     "image_size": ("list",),
-    "val_check_interval": ("text",),
+    "val_check_interval": ("text", "mapping"),
+    "fast_dev_run": ("number",),
     "channels_last": ("switch",),
 }
 

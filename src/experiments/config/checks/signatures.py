@@ -93,7 +93,8 @@ def taken(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dic
                 parameters[parameter.name] = parameter if number == 0 else parameter.replace(default=None)
                 annotations[parameter.name] = hints.get(parameter.name, Any)
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
-            return parameters, annotations, False  # **kwargs end here
+            # **kwargs end here; what a class that is not ours does with its own before is not to be seen
+            return parameters, annotations, number > 0 and not target.__module__.startswith("experiments.")
     return parameters, annotations, bool(makers) and makers[0] is not object.__init__
 
 

@@ -2,31 +2,35 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.config import conf_files
 from experiments.config.checks.ranges import kind_mismatch, ruled
-from experiments.config.checks.sections import GROUPS, MUST_BE_THERE, Config, leaves, value_at
+from experiments.config.checks.sections import GROUPS, MUST_BE_THERE, Config, leaves, section, value_at
 from experiments.config.checks.sources import files
-from experiments.errors import did_you_mean
+from experiments.config.plain_values import CLASSIFIER
+from experiments.config.suggestions import keys_of, meant_key
 
 
-def values(config: Config) -> Iterator[tuple[str, Any, str]]:
+def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any, str]]:
     """Keys that nothing reads or that are missing, and values that cannot be what they stand for."""
-    known, every = files()["train.yaml"].content, "\n".join(file.text for file in files().values())
+    known, every = files()["train.yaml"].content, "\n".join([*(file.text for file in files().values()), *typed])
     keys = [key for key in (*known, *GROUPS, "augment") if key not in ("defaults", "hydra")]
     for key, value in config.items():
-        if key not in keys and not re.search(rf"\$\{{{re.escape(key)}\b", every):
+        if key not in keys and not re.search(rf"\$\{{([\w.]+:)?{re.escape(key)}\b", every):
             unplaced = f" Does a file of conf/{key}/ lack the line  # @package _global_  ?"
-            near = did_you_mean(key, keys) or (unplaced if conf_files.is_group(key) else "")
+            near = unplaced if conf_files.is_group(key) else meant_key(key, value, keys_of(config))
             yield key, value, f"is a key that nothing reads.{near}"
         elif key in known and (kind := kind_mismatch(key, value, known[key])):
             yield key, value, f"must be {kind}"
     for key in keys:
         if key not in config and key != "augment":
             yield key, "", "is missing: every run has one, so nothing may take it away (~)"
+    net = section(config, "model").get("net")
+    if value_at(config, "model._target_") == CLASSIFIER and not (isinstance(net, Mapping) and "_target_" in net):
+        yield "model.net._target_", "", f"is missing: choose a network, such as model={_choices('model')[0]}"
     for key in ("accelerator", "max_epochs"):
         if isinstance(config.get("trainer"), Mapping) and key not in config["trainer"]:
             yield f"trainer.{key}", "", "is missing: every run has one, so nothing may take it away (~)"

@@ -5,7 +5,7 @@ Runs that are under way, were interrupted or failed are read too.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,12 @@ class Run:
             typed = dict(split(override) for override in self.overrides)
             return typed.get(key)
         return value
+
+
+def objective(runs: Iterable[Run]) -> tuple[str, bool]:
+    """What runs monitor, the first of them where they differ, and whether less of it is better."""
+    config = next((run.config for run in runs if "monitor" in run.config), {})
+    return str(config.get("monitor", "val/accuracy")), config.get("mode") == "min"
 
 
 def split(override: str) -> tuple[str, str]:

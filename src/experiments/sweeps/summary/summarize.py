@@ -11,7 +11,7 @@ from experiments.errors import UserError
 
 if TYPE_CHECKING:
     from optuna import Study
-from experiments.sweeps.summary.runs import Run, runs_in
+from experiments.sweeps.summary.runs import Run, objective, runs_in
 from experiments.sweeps.summary.tables import over_seeds, ranked, repeat, rows, text
 
 
@@ -97,7 +97,7 @@ def summarize(
 
     Args:
         folder: holds run directories, at any depth.
-        metric: what runs are ranked by; the sweep's own, or ``val/accuracy``. The smallest ``*loss*`` is the best.
+        metric: what runs are ranked by; the sweep's own, or what runs monitor. The smallest ``*loss*`` is the best.
         storage: where the study of a sweep is, if not in ``study.journal`` of the folder.
 
     Raises:
@@ -107,8 +107,10 @@ def summarize(
     for study in studies:
         join(runs, study, folder)
     own = next((study.user_attrs.get("sweep", {}).get("hydra.sweeper.metric") for study in studies), None)
-    metric = metric or own or "val/accuracy"
-    minimize = studies[0].direction.name == "MINIMIZE" if own == metric else "loss" in metric
+    monitored, minimize = objective(runs)
+    metric = metric or own or monitored
+    if metric != monitored or own:
+        minimize = studies[0].direction.name == "MINIMIZE" if own == metric else "loss" in metric
     runs = ranked(runs, metric, minimize)
     if not any(metric in run.summary for run in runs) and any(run.status == "finished" for run in runs):
         known = sorted({name for run in runs for name in run.summary if "/" in name})

@@ -12,7 +12,7 @@ from experiments.config.installation import command
 
 if TYPE_CHECKING:
     pass
-from experiments.sweeps.summary.runs import ORDER, RESULTS, Run, runs_in, split
+from experiments.sweeps.summary.runs import ORDER, RESULTS, Run, objective, runs_in, split
 
 
 def ranked(runs: Iterable[Run], metric: str, minimize: bool) -> list[Run]:
@@ -88,9 +88,10 @@ def repeat(run: Run) -> str:
     return f"{command('train')} {shlex.join(kept)}"
 
 
-def table_of(folder: str | Path, metric: str = "val/accuracy") -> str:
-    """The ranked table of a folder, and the one over seeds where there are several."""
-    minimize = "loss" in metric
-    runs = ranked(runs_in(folder), metric, minimize)
+def table_of(folder: str | Path) -> str:
+    """The table of a folder, ranked by what its runs monitor, and the one over seeds where there are several."""
+    runs = runs_in(folder)
+    metric, minimize = objective(runs)
+    runs = ranked(runs, metric, minimize)
     tables = [text(rows(runs, metric)), text(over_seeds(runs, metric, minimize))]
     return "\n\n".join(table for table in tables if table)
