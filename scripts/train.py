@@ -20,7 +20,7 @@ from experiments.config.command_line import (
 from experiments.config.hydra_internals import MAIN_OPTIONS, let_errors_through, let_hydra_start
 from experiments.config.installation import CONF
 from experiments.config.overrides import as_meant, explain
-from experiments.config.plain_values import plain
+from experiments.config.plain_values import overrides_of, plain
 from experiments.config.resolvers import register_resolvers
 from experiments.errors import Stopped, UserError, stop, together
 from experiments.sweeps.requirements import missing_extra
@@ -36,7 +36,7 @@ def main(config: DictConfig, callbacks: Sequence[Any] = ()) -> None:
 
     job = HydraConfig.get()
     try:
-        train(plain(config), list(job.overrides.task), callbacks, job.mode != RunMode.MULTIRUN)
+        train(plain(config), overrides_of(job), callbacks, job.mode != RunMode.MULTIRUN)
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
     except UserError as error:

@@ -30,7 +30,7 @@ def test_files_are_added_and_replaced_and_the_replaced_ones_named_once(own, caps
     assert experiments.compose("model=wide")["model"]["net"]["hidden_features"] == [7]
     assert experiments.compose()["model"]["net"]["hidden_features"] == [9]
     assert experiments.compose("model=cnn")["model"]["net"]["channels"] == [32, 64]
-    assert capsys.readouterr().err == f"{own / 'model' / 'mlp.yaml'} replaces conf/model/mlp.yaml of the package\n"
+    assert capsys.readouterr().err == f"{own} replaces files of conf: model/mlp.yaml\n"
     assert "wide" in conf_files.choices("model")
 
 

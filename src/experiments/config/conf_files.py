@@ -89,7 +89,6 @@ def report_replaced() -> None:
 
 @lru_cache
 def _report_replaced(own: Path | None) -> None:
-    for path in sorted(own.rglob("*.yaml") if own else ()):
-        name = path.relative_to(own or path)
-        if (CONF / name).is_file():
-            print(f"{path} replaces conf/{name.as_posix()} of the package", file=sys.stderr)
+    names = [path.relative_to(own).as_posix() for path in sorted(own.rglob("*.yaml"))] if own else []
+    if replaced := [name for name in names if (CONF / name).is_file()]:
+        print(f"{own} replaces files of conf: {', '.join(replaced)}", file=sys.stderr)

@@ -18,11 +18,13 @@ HYDRA_FLAGS = {
 
 
 def as_meant(arguments: Sequence[str]) -> list[str]:
-    """The overrides with ``+`` before a key that may be there already, or a group, as if it were right."""
+    """The overrides, with ``+`` before a key that may be there already, or before a group, as it is meant."""
     meant = []
     for argument in arguments:
-        name = argument.lstrip("+").partition("=")[0]
-        if argument.startswith("+") and not argument.startswith("++"):
+        name, _, value = argument.lstrip("+").partition("=")
+        if argument == f"{name}={value}" and conf_files.is_group(name) and value.lstrip().startswith("{"):
+            argument = f"++{argument}"  # a whole mapping, with keys that the chosen file does not have
+        elif argument.startswith("+") and not argument.startswith("++"):
             argument = argument[1:] if conf_files.is_group(name) and _in_defaults(name) else f"+{argument}"
         meant.append(argument)
     return meant

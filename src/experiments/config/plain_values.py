@@ -38,6 +38,11 @@ def job_values(config: DictConfig) -> dict[str, Any]:
         job.cfg = before
 
 
+def overrides_of(job: Any) -> list[str]:
+    """What was typed for a job of Hydra's, as it was typed: interpolations in it are not resolved."""
+    return list(map(str, OmegaConf.to_container(job.overrides.task, resolve=False) or ()))
+
+
 def typed_keys(typed: Sequence[str]) -> set[str]:
     """The dotted keys that overrides give values to, those inside of a mapping too."""
     found: set[str] = set()

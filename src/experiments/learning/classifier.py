@@ -22,6 +22,7 @@ from experiments.learning.lightning_internals import (
     count_optimizer_step,
     is_accumulating,
 )
+from experiments.learning.losses import targets_for
 from experiments.learning.metrics import MeanLoss, at_least_32_bits, single_number
 from experiments.learning.schedulers import planned_schedule
 
@@ -97,7 +98,7 @@ class Classifier(LightningModule):
                 f"model.net: it gives outputs {tuple(logits.shape)}, and the data have {self.num_classes} classes. "
                 f"It must give logits (batch, {self.num_classes})"
             )
-        return self.loss(logits, labels), logits
+        return self.loss(logits, targets_for(self.loss, labels, logits.shape[1])), logits
 
     def count(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Update the stage's metrics with a mean loss, logits (batch, num_classes) and labels."""
@@ -203,7 +204,8 @@ class Classifier(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _is_logged(self, step: int) -> bool:
-        return (step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (step + 1) % every == 0
 
     def _log_step(self, step: int, loss: Tensor) -> None:
         self._loss_step = loss.detach()

@@ -6,6 +6,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+BETWEEN_EQUAL_SHAPES = (
+    nn.MSELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.BCEWithLogitsLoss,
+    nn.MultiLabelSoftMarginLoss,
+)
+
+
+def targets_for(loss: nn.Module, labels: Tensor, num_classes: int) -> Tensor:
+    """Labels (batch,) as a loss takes them: one that compares equal shapes gets them one-hot (batch, num_classes)."""
+    if isinstance(loss, BETWEEN_EQUAL_SHAPES) and not labels.is_floating_point():
+        return F.one_hot(labels, num_classes).float()
+    return labels
+
 
 class WeightedCrossEntropy(nn.CrossEntropyLoss):
     """Cross-entropy in which every class weighs as much as any other, however rare it is.

@@ -64,8 +64,9 @@ def planned_schedule(
     typed = {name: value for name, value in getattr(make, "keywords", {}).items() if value}
     by_step = "total_steps" in takes
     own: dict[str, Any] = {}
-    if by_step and "steps_per_epoch" not in typed:
-        own["total_steps"] = planned_steps(trainer, typed.get("total_steps"))
+    if by_step:
+        asked = typed.get("total_steps") or typed.get("epochs", 0) * typed.get("steps_per_epoch", 0)
+        own["total_steps"] = planned_steps(trainer, asked or None)
     if "max_lr" in takes and "max_lr" not in typed:
         own["max_lr"] = [group["lr"] for group in optimizer.param_groups]
     try:

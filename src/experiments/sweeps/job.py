@@ -12,6 +12,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict, read_write
 
+from experiments.config.plain_values import overrides_of
 from experiments.errors import UserError, tell
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _go_on(config: DictConfig, directory: Path) -> None:
         begun = yaml.safe_load((directory / "overrides.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return
-    if begun == list(HydraConfig.get().overrides.task) and not config.check:
+    if begun == overrides_of(HydraConfig.get()) and not config.check:
         with read_write(config), open_dict(config):
             config.resume = str(directory)
 

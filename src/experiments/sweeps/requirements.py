@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from experiments.config.installation import install_command
 
+LOGGERS = ("wandb", "mlflow")
 EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 
 
@@ -14,7 +15,10 @@ def missing_extra(arguments: Sequence[str]) -> str | None:
     chosen = dict(argument.partition("=")[::2] for argument in arguments)
     launcher = EXTRAS.get(chosen.get("hydra/launcher", ""))
     if launcher and not installed(f"hydra_plugins.hydra_{launcher}_launcher"):
-        return f"hydra/launcher={chosen['hydra/launcher']} needs a package more: {install_command(launcher)}"
+        return f"hydra/launcher={chosen['hydra/launcher']}: it needs a package more. Type {install_command(launcher)}"
+    for logger in chosen.get("logger", "").strip("[]").split(","):
+        if logger.strip() in LOGGERS and not installed(logger.strip()):
+            return f"logger={logger.strip()}: it needs a package more. Type {install_command(logger.strip())}"
     if chosen.get("hydra/sweeper") == "optuna" or chosen.get("sweep", "null") != "null":
         return unfit_optuna()
     return None

@@ -209,7 +209,7 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
         "plugins": [*(make(plugin) for plugin in config["trainer"].get("plugins") or ()), AtomicCheckpointIO(moved)],
     }
     if config["trainer"].get("barebones"):  # which takes none of them
-        given = {name: None for name in given if not given[name]} | {"plugins": None}
+        given = dict.fromkeys((*given, "log_every_n_steps", "num_sanity_val_steps"))
     try:
         trainer: Trainer = make(config["trainer"], "trainer", **given)
     except UserError as error:

@@ -137,6 +137,8 @@ def as_user_error(error: Exception, config: Mapping[str, Any]) -> Exception:
         )
     if isinstance(error, ValueError) and "val_check_interval" in str(error):  # seen when the data have been read
         return UserError(f"trainer.{str(error).splitlines()[0].strip('`')}".replace("`", ""))
+    if isinstance(error, ModuleNotFoundError) and "not installed" in str(error):  # of a callback's, say
+        return UserError(" ".join(str(error).replace("`", "").split()))
     if isinstance(error, MisconfigurationException):  # Lightning's own word for a config that cannot be
         return UserError(str(error))
     return error

@@ -17,7 +17,7 @@ from experiments.config.checks.sections import Config, shown
 from experiments.config.checks.sources import place
 from experiments.config.checks.values import files_and_folders, values
 from experiments.config.command_line import without_garbage_collection
-from experiments.config.plain_values import job_values
+from experiments.config.plain_values import job_values, overrides_of
 from experiments.errors import UserError, stop, together
 from experiments.runs.redaction import holds_secret, in_environment
 
@@ -117,7 +117,7 @@ class CheckConfig(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at the one run."""
         with _ending_the_command():
-            validated(job_values(config), list(config.hydra.overrides.task))
+            validated(job_values(config), overrides_of(config.hydra))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look at what a grid is made of; other sweepers choose their points later."""

@@ -65,6 +65,12 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
         )
     loggers = [part for part in section(config, "logger").values() if part]
     for key, part in callbacks.items():
+        if str(part.get("_target_")).endswith(".LearningRateFinder"):
+            yield (
+                f"callbacks.{key}",
+                "",
+                "is a search before the run: type scripts/find_lr.py with what train.py takes",
+            )
         if str(part.get("_target_")).endswith(".LearningRateMonitor") and not loggers:
             yield (
                 f"callbacks.{key}",

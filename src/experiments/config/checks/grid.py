@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 from experiments.config import conf_files
 from experiments.config.checks.check import config_mistakes, require_none
 from experiments.config.hydra_internals import grid_points
-from experiments.config.plain_values import job_values
+from experiments.config.plain_values import job_values, overrides_of
 
 SECONDS = 5.0  # that points are looked at before the first job starts; the others are when they start
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def check_grid(config: DictConfig) -> None:
     if overrides is None:
         return
     faults: dict[str, str] = {}  # a mistake, and the point of the grid where it is seen first
-    typed = list(config.hydra.overrides.task)
+    typed = overrides_of(config.hydra)
     points = grid_points(overrides)
     if len(points) > 1:
         for varied, values in _single_values(config, overrides):
@@ -46,7 +46,7 @@ def check_grid(config: DictConfig) -> None:
             return
         with open_dict(composed):
             composed.hydra.job.id, composed.hydra.job.num = str(number), number
-        for fault in config_mistakes(job_values(composed), list(composed.hydra.overrides.task)):
+        for fault in config_mistakes(job_values(composed), overrides_of(composed.hydra)):
             faults.setdefault(fault, " ".join(point))
         looked += 1
     require_none([f"{fault} (at {point})" if point else fault for fault, point in faults.items()])
@@ -58,7 +58,7 @@ def _overrides(config: DictConfig) -> list[Override] | None:
     typed = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     try:
-        return parser.parse_overrides([*typed, *config.hydra.overrides.task])
+        return parser.parse_overrides([*typed, *overrides_of(config.hydra)])
     except HydraException:
         return None
 
