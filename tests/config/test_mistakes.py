@@ -96,7 +96,7 @@ KEYS = [
     ),
     ("+sed=3", 2, "sed=3: it is a key that nothing reads. Did you mean seed=3"),
     ("+steps=3", 2, "steps=3: it is a key that nothing reads"),
-    ("+trainer.max_epoch=3", 2, "Did you mean max_epochs"),
+    ("+trainer.max_epoch=3", 2, "Type trainer.max_epochs=3"),
     ("+trainer.gpus=1", 2, "Type trainer.devices=1"),
     ("+optimizer.learning_rate=0.1", 2, "Type optimizer.lr=0.1"),
     ("+model.net.width=8", 2, "model.net.width=8: it is no argument of experiments.nets.MLP"),
@@ -133,12 +133,10 @@ CLASSES = [
     ("model.net.norm=bach", 2, "none, batch, layer"),
 ]
 COMBINATIONS = [
-    ("callbacks=null", 2, "callbacks is chosen by a name"),
     ("metrics=null", 2, "auroc, calibration, f1, top3"),
     ("model=null", 2, "attention, cnn"),
     ("optimizer=null", 2, "adagrad, adam"),
     ("callbacks.progress=off", 2, "must be null, which turns it off"),
-    ("logger=null", 2, "csv, many_loggers, mlflow, none"),
     ("loss=margin augment=mixup", 2, "use loss=cross_entropy"),
     ("callbacks=[default,early_stopping] callbacks.early_stopping.monitor=val/los", 2, "Did you mean val/loss"),
     ("callbacks=[default,early_stopping] callbacks.early_stopping.monitor=val_loss", 2, "There are train/loss"),

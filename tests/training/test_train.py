@@ -39,9 +39,10 @@ def test_the_default_recipe_reaches_its_accuracy_and_evaluate_repeats_it(script,
     assert lines[0] == "data=digits (embedded, 1,797 images; data=mnist for MNIST)"
     assert len([line for line in lines if line.startswith("epoch ")]) == 20
     assert f"test/accuracy {summary['test/accuracy']:.4f}" in lines[-3]
-    assert lines[-2] == f"run directory: {run.relative_to(tmp_path)}"
+    assert lines[-3] == f"run directory: {run.relative_to(tmp_path)}"
     where = run.relative_to(tmp_path)
-    assert lines[-1] == f"look at it: {where}/report.html, or tensorboard --logdir {where}"
+    assert lines[-2] == f"report: {where}/report.html"
+    assert lines[-1] == f"TensorBoard: tensorboard --logdir {where}"
     # what the directory holds
     for name in ("config.yaml", "overrides.yaml", "environment.json", "train.log", "checkpoints/best.ckpt"):
         assert (run / name).is_file(), name

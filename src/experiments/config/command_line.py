@@ -50,6 +50,8 @@ def wrong_choice(arguments: Sequence[str]) -> str | None:
         choices = conf_files.choices(group)
         if not choices and not group.startswith("hydra/"):
             continue
+        if value == "null" and "none" in choices:
+            continue
         if _NO_NAME.fullmatch(value.strip()) or ("[" in value and not _lists_names(argument)):
             return f"{argument}: {group} is chosen by a name: {', '.join(choices) or f'{group}=<name>'}"
     return None

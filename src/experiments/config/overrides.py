@@ -24,6 +24,8 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
         name, _, value = argument.lstrip("+").partition("=")
         if argument == f"{name}={value}" and conf_files.is_group(name) and value.lstrip().startswith("{"):
             argument = f"++{argument}"  # a whole mapping, with keys that the chosen file does not have
+        elif value == "null" and conf_files.is_group(name) and "none" in conf_files.choices(name):
+            argument = f"{name}=none"
         elif argument.startswith("+") and not argument.startswith("++"):
             argument = argument[1:] if conf_files.is_group(name) and _in_defaults(name) else f"+{argument}"
         meant.append(argument)

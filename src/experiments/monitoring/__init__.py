@@ -10,5 +10,6 @@ from experiments.monitoring.curves import Layout as Layout
 from experiments.monitoring.curves import LearningRate as LearningRate
 from experiments.monitoring.graph import Graph as Graph
 from experiments.monitoring.loggers import TensorBoardLogger as TensorBoardLogger
+from experiments.monitoring.model_summary import ModelSummary as ModelSummary
 from experiments.monitoring.report import Report as Report
 from experiments.monitoring.worst_predictions import WorstPredictions as WorstPredictions

@@ -29,6 +29,7 @@ from experiments.errors import UserError
 from experiments.runs.checkpoint_files import AtomicCheckpointIO
 from experiments.runs.state_dicts import load_initial_weights
 from experiments.training.devices import check_accelerator
+from experiments.training.process import prepare_process
 from experiments.training.steps_per_execution import steps_per_execution
 
 Config = Mapping[str, Any]
@@ -233,6 +234,7 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
     Raises:
         UserError: if the config names what does not exist, or values that do not go together.
     """
+    prepare_process()
     config = validated(config)
     torch.set_float32_matmul_precision(config["matmul_precision"])
     data = build_data(config)

@@ -11,11 +11,12 @@ from typing import Any
 from lightning import Callback, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from experiments.callbacks import MetricHistory, Pruning, Throughput
+from experiments.callbacks import MetricHistory, Monitored, Pruning, Throughput
 from experiments.callbacks.history import find_callback
 from experiments.config.checks.check import validated
 from experiments.config.installation import CHECKOUT, command, typed_path
 from experiments.errors import Stopped, UserError
+from experiments.learning import Classifier
 from experiments.monitoring.loggers import log_start
 from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
 from experiments.runs.run_record import record_start, record_summary, record_traceback, reopen
@@ -150,8 +151,12 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: 
     net = getattr(classifier, "net", classifier)
     on_rank_zero(_say_start, experiment)
     log_start(trainer.loggers, config, net)
-    # checkpoint callbacks stay the last
-    trainer.callbacks[:0] = [Throughput(), MetricHistory()]  # type: ignore[attr-defined]
+    own: list[Callback] = [Throughput(), MetricHistory()]
+    if type(classifier) is not Classifier and any(
+        getattr(callback, "monitor", None) == config["monitor"] for callback in trainer.checkpoint_callbacks
+    ):
+        own.append(Monitored(config["monitor"]))
+    trainer.callbacks[:0] = own  # type: ignore[attr-defined]  # checkpoint callbacks stay the last
     trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
     pruned = (pruning := find_callback(trainer, Pruning)) is not None and pruning.pruned
@@ -182,9 +187,11 @@ def _say_result(summary: Mapping[str, Any], run_dir: Path, monitor: str) -> None
     names = dict.fromkeys(("test/accuracy", "test/loss", monitor))
     results = [f"{name} {summary[name]:.4f}" for name in names if summary.get(name) is not None]
     speed = f" ({summary['images_per_second']:,.0f} images/s)" if "images_per_second" in summary else ""
-    log.info("%s  in %.1f s of training%s", "  ".join(results), summary["train_seconds"], speed)
+    if results:
+        log.info("%s", "  ".join(results))
+    log.info("%.1f s of training%s", summary["train_seconds"], speed)
     log.info("run directory: %s", where)
-    ways = [typed_path(run_dir / "report.html")] if (run_dir / "report.html").exists() else []
-    ways += [f"tensorboard --logdir {where}"] if next(run_dir.rglob("events.out.tfevents.*"), None) else []
-    if ways:
-        log.info("look at it: %s", ", or ".join(ways))
+    if (run_dir / "report.html").exists():
+        log.info("report: %s", typed_path(run_dir / "report.html"))
+    if next(run_dir.rglob("events.out.tfevents.*"), None):
+        log.info("TensorBoard: tensorboard --logdir %s", where)

@@ -47,7 +47,7 @@ def _of_target(name: str, part: Config) -> Iterator[Fault]:
                 takes = f"It takes {', '.join(known)}" if known else "It takes none"
                 own = "; data=custom gives a data set of your own no key but those you add" if name == "data" else ""
                 near = meant_key(f"{name}.{key}", value, {f"{name}.{one}": True for one in known})
-                yield f"{name}.{key}", value, f"is no argument of {target}.{near} {takes}{own}"
+                yield f"{name}.{key}", value, f"is no argument of {target}.{near or f' {takes}{own}'}"
         elif value is None and key in given:
             continue
         elif not fits(value, annotations[key]):

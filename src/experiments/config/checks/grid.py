@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -14,7 +14,9 @@ from omegaconf import DictConfig, open_dict
 from experiments.config import conf_files
 from experiments.config.checks.check import config_mistakes, require_none
 from experiments.config.hydra_internals import grid_points
+from experiments.config.overrides import explain
 from experiments.config.plain_values import job_values, overrides_of
+from experiments.errors import UserError, together
 
 SECONDS = 5.0  # that points are looked at before the first job starts; the others are when they start
 log = logging.getLogger(__name__)
@@ -36,14 +38,15 @@ def check_grid(config: DictConfig) -> None:
             for fault in config_mistakes(values, typed):
                 faults.setdefault(fault, varied)
         require_none([f"{fault} (at {point})" for fault, point in faults.items()])
-    looked = 0
-    for number, point in enumerate(points):
-        if time.monotonic() - started > SECONDS:
+    looked, combinations = 0, len({_choices(point) for point in points})
+    for point in _most_different_first(points):
+        if looked >= combinations and time.monotonic() - started > SECONDS:
             break
         try:
             composed = GlobalHydra.instance().config_loader().load_sweep_config(config, list(point))
-        except HydraException:  # it says so by itself, when it comes to that point
-            return
+        except HydraException as error:
+            raise UserError(together(explain(error, [*point, "--multirun"]))) from error
+        number = points.index(point)
         with open_dict(composed):
             composed.hydra.job.id, composed.hydra.job.num = str(number), number
         for fault in config_mistakes(job_values(composed), overrides_of(composed.hydra)):
@@ -52,6 +55,23 @@ def check_grid(config: DictConfig) -> None:
     require_none([f"{fault} (at {point})" if point else fault for fault, point in faults.items()])
     if looked < len(points):
         print(f"{looked} of {len(points)} runs were checked for mistakes, the others are when they start", flush=True)
+
+
+def _choices(point: Sequence[str]) -> tuple[str, ...]:
+    """What of a point chooses files, without which keys there are depends on nothing."""
+    return tuple(one for one in point if conf_files.is_group(one.lstrip("+~").partition("=")[0]))
+
+
+def _most_different_first(points: Sequence[list[str]]) -> list[list[str]]:
+    """The points, one of each combination of choices before the others."""
+    seen: set[tuple[str, ...]] = set()
+    first: list[list[str]] = []
+    rest: list[list[str]] = []
+    for point in points:
+        choices = _choices(point)
+        (rest if choices in seen else first).append(point)
+        seen.add(choices)
+    return [*first, *rest]
 
 
 def _overrides(config: DictConfig) -> list[Override] | None:

@@ -34,7 +34,8 @@ def without_leftovers(config: Config, typed: Sequence[str] = ()) -> dict[str, An
             for key in part
             if key in others and key not in parameters and not key.startswith("_") and f"{name}.{key}" not in given
         ]
-        if dropped and target not in defaults():
+        dropped = [key for key in dropped if key not in defaults().get(target, {})]
+        if dropped:
             log.info("%s takes no %s: left out", target, ", ".join(dropped))
             kept = _without(kept, name.split("."), dropped)
     return kept
