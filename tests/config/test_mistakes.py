@@ -100,7 +100,7 @@ KEYS = [
     ("+trainer.gpus=1", 2, "Type trainer.devices=1"),
     ("+optimizer.learning_rate=0.1", 2, "Type optimizer.lr=0.1"),
     ("+model.net.width=8", 2, "model.net.width=8: it is no argument of experiments.nets.MLP"),
-    ("+data.root=files", 2, "It takes val_size, batch_size"),
+    ("+data.root=files", 2, "Type data=cifar10 or data=emnist"),
     ("optimizer=sgd +optimizer.betas=[0.9,0.99]", 2, "is no argument of torch.optim.SGD"),
     ("~optimizer.nothing", 2, "optimizer.nothing"),
     ("optimizer.lr", 2, "key=value in one piece"),

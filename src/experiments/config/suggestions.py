@@ -107,7 +107,7 @@ def meant_key(key: str, value: object, known: Mapping[str, bool]) -> str:
     others = {name: holds for name, holds in known.items() if name != key}
     typed = None if isinstance(value, Mapping) else str(value)
     said = key_mistake(key, typed, others).removeprefix("there is no such key").lstrip(". ")
-    return "" if said.startswith(("--help", "There are")) else f" {said}"
+    return "" if said.startswith(("--help", "There are")) else f" {said[:1].upper()}{said[1:]}"
 
 
 def _answer(answer: str, typed: str, known: Iterable[str]) -> str:
