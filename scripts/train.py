@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from experiments.config.command_line import (
     command_line_mistake,
@@ -55,7 +56,7 @@ def start() -> None:
     try:
         with leaving_no_trace(sys.argv):
             main()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(together(explain(error, typed))) from error
     except KeyboardInterrupt:
         sys.exit("interrupted before there was anything to save")

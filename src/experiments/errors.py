@@ -43,7 +43,7 @@ def tell(error: UserError, where: str = "") -> None:
 
 def together(faults: Sequence[str]) -> str:
     """Several mistakes as one message."""
-    return faults[0] if len(faults) == 1 else f"{len(faults)} mistakes:\n  " + "\n  ".join(faults)
+    return "".join(faults) if len(faults) < 2 else f"{len(faults)} mistakes:\n  " + "\n  ".join(faults)
 
 
 def did_you_mean(wrong: str, known: Sequence[str]) -> str:

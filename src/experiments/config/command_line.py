@@ -3,22 +3,17 @@
 import atexit
 import gc
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
 from experiments.config import conf_files
-from experiments.config.overrides import dashed_mistake, is_multirun, misplaced
+from experiments.config.overrides import dashed_mistake, is_multirun, unreadable
 from experiments.config.resolvers import run_of
 from experiments.config.suggestions import synonyms
-from experiments.errors import UserError, stop
-
-_NO_NAME = re.compile(r"(?i)|null|true|false|nan|[-+]?(inf|[\d._]+(e[-+]?\d+)?)")
+from experiments.errors import UserError, stop, together
 
 
 def missing_run(arguments: Sequence[str]) -> str | None:
@@ -34,41 +29,6 @@ def missing_run(arguments: Sequence[str]) -> str | None:
             if not Path(value).exists() or not (run_of(value) / "config.yaml").exists():
                 return f"{argument}: there is no such run directory, or checkpoint in one"
     return None
-
-
-def wrong_choice(arguments: Sequence[str]) -> str | None:
-    """What is wrong with ``<group>=`` and no choice's name, or a list of other things, at which Hydra stumbles."""
-    for argument in arguments:
-        key, equals, value = argument.lstrip("+~").partition("=")
-        group = key.partition("@")[0].strip()
-        if equals and not group:
-            return f"{argument}: no key stands before the =; type key=value in one piece"
-        if group in ("hydra/launcher", "hydra/sweeper") and (argument[0] == "~" or value.replace(" ", "") == "[]"):
-            return f"{argument}: a multirun needs one. Leave it out for the default, or choose by {group}=<name>"
-        if not equals or not re.fullmatch(r"\w+(/\w+)*", group):
-            continue
-        choices = conf_files.choices(group)
-        if not choices and not group.startswith("hydra/"):
-            continue
-        if value == "null" and "none" in choices:
-            continue
-        if _NO_NAME.fullmatch(value.strip()) or ("[" in value and not _lists_names(argument)):
-            return f"{argument}: {group} is chosen by a name: {', '.join(choices) or f'{group}=<name>'}"
-    return None
-
-
-def _lists_names(override: str) -> bool:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException:
-        return True  # that it cannot be read is Hydra's to tell
-    value = parsed.value()
-    if not isinstance(value, list):
-        return True
-    return not parsed.is_delete() and all(isinstance(item, str) and not _NO_NAME.fullmatch(item) for item in value)
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -92,23 +52,10 @@ def command_line_mistake(arguments: Sequence[str]) -> str | None:
             return f"{argument}: it is for many runs. Type -m sweep=mlp {argument}"
         if name == "experimental-rerun":
             return f"{argument}: it loads a pickle, and a pickle is code. Type resume=<run directory>"
-        if wrong := misplaced(argument):
-            return wrong
-    return dashed_mistake(arguments) or wrong_choice(arguments) or missing_run(arguments) or broken_file(arguments)
-
-
-def broken_file(arguments: Sequence[str]) -> str | None:
-    """What is wrong with a chosen file of ``conf`` that is no YAML: Hydra would give a traceback."""
-    chosen = [argument.lstrip("+").partition("=") for argument in arguments if "=" in argument]
-    for group, _, name in [("", "", "train"), ("local", "", "default"), *chosen]:
-        path = None
-        try:
-            path = conf_files.find(f"{group}/{name}" if group else name)
-            if path is not None:
-                yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            return f"{path} cannot be read as YAML: {error}"
-    return None
+    if mistake := dashed_mistake(arguments) or missing_run(arguments):
+        return mistake
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    return together(unreadable(overrides, several)) or None
 
 
 @contextmanager

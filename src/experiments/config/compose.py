@@ -6,10 +6,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments.config import conf_files
-from experiments.config.command_line import wrong_choice
 from experiments.config.hydra_internals import VERSION_BASE
 from experiments.config.installation import CONF
-from experiments.config.overrides import as_meant, explain, misplaced
+from experiments.config.overrides import as_meant, explain, unreadable
 from experiments.config.plain_values import job_values
 from experiments.config.resolvers import forget_run_id, register_resolvers
 from experiments.errors import UserError, together
@@ -26,8 +25,8 @@ def compose(*overrides: str) -> dict[str, Any]:
     register_resolvers()
     conf_files.report_replaced()
     forget_run_id()
-    if mistake := next(filter(None, map(misplaced, overrides)), None) or wrong_choice(overrides):
-        raise UserError(mistake)
+    if mistakes := unreadable(overrides, several=False):
+        raise UserError(together(mistakes))
     try:
         config = composed(as_meant(overrides))
     except Exception as error:  # over an override that it did not foresee, Hydra stumbles anywhere

@@ -100,13 +100,12 @@ def explain(error: Exception, arguments: Sequence[str]) -> list[str]:
     """One message for every override that cannot be applied; Hydra's own words where none is found."""
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     several = is_multirun(arguments)
-    found = [wrong for one in overrides if (wrong := unreadable(one, several))]
-    if not found:
-        chosen = [one for one in overrides if _is_choice(one) and not several]
-        keys = known_keys(chosen)
-        found = [wrong for one in overrides if (wrong := unknown_key(one, keys))]
-    own = [file for file in [_without_package(error)] if file]
-    return found or own or [" ".join(str(error).split()) or type(error).__name__]
+    if found := unreadable(overrides, several):
+        return found
+    keys = known_keys([] if several else [one for one in overrides if _is_choice(one)])
+    if found := [wrong for one in overrides if (wrong := unknown_key(one, keys))]:
+        return found
+    return [_without_package(error) or " ".join(str(error).split()) or type(error).__name__]
 
 
 def _is_choice(override: str) -> bool:
@@ -114,47 +113,57 @@ def _is_choice(override: str) -> bool:
     return bool(equals) and conf_files.is_group(key) and not override.startswith("~")
 
 
-def unreadable(override: str, several: bool) -> str | None:
-    """What is wrong with an override as it stands, whatever keys there are."""
+def unreadable(overrides: Sequence[str], several: bool) -> list[str]:
+    """What is wrong with overrides as they stand, whatever keys there are; ``several`` runs may be asked for."""
+    return [f"{one}: {wrong}" for one in overrides if (wrong := _unreadable(one, several))]
+
+
+def _unreadable(override: str, several: bool) -> str | None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import ChoiceSweep
     from hydra.errors import HydraException
 
     key, equals, value = override.lstrip("+~").partition("=")
+    if answer := elsewhere().get(key.lower()) if equals and value != "null" else None:
+        return answer if " " in answer else f"it belongs to {answer}={value}"
     if not equals and not override.startswith("~"):
-        answer = synonyms().get(key.lower())
-        return f"{override}: {answer}" if answer and " " in answer else f"{override}: {IN_ONE_PIECE}"
+        answer = synonyms().get(key.lower(), "")
+        return answer if " " in answer else IN_ONE_PIECE
+    if not key.strip():
+        return f"no key stands before the =; {IN_ONE_PIECE}"
     try:
         parsed = OverridesParser.create().parse_override(override)
-        parsed.value()
+        meant = parsed.value()
     except HydraException:
-        return f"{override}: {IN_ONE_PIECE}"
+        return IN_ONE_PIECE
     except Exception as error:
-        return f"{override}: {error}"
-    if isinstance(parsed.value(), ChoiceSweep) or (parsed.is_sweep_override() and "," in value):
-        if not several and parsed.is_sweep_override():
-            if re.fullmatch(r"[^\[\]{}()'\"]+(,[^\[\]{}()'\"]+)+", value):
-                return f'{override}: commas ask for several runs. Type "{key}=[{value}]" for one, or -m before it'
-            return f"{override}: this asks for several runs. Type -m before it"
-    elif parsed.is_sweep_override() and not several:
-        return f"{override}: this asks for several runs. Type -m before it"
-    if conf_files.is_group(key) and conf_files.choices(key) and not override.startswith("~"):
-        value_now = parsed.value()
-        names = value_now if isinstance(value_now, list) else [value_now]
-        if isinstance(value_now, ChoiceSweep):
-            names = list(value_now.list)
-        for name in names:
-            for one in name if isinstance(name, list) else [name]:
-                if isinstance(one, str) and (wrong := choice_mistake(key, one)):
-                    return f"{override}: {wrong}"
+        return str(error)
+    if parsed.is_sweep_override() and not several:
+        if re.fullmatch(r"[^\[\]{}()'\"]+(,[^\[\]{}()'\"]+)+", value):
+            return f'commas ask for several runs. Type "{key}=[{value}]" for one, or -m before it'
+        return "it asks for several runs. Type -m before it"
+    return _wrong_choice(override, key.partition("@")[0], meant)
+
+
+def _wrong_choice(override: str, group: str, meant: Any) -> str | None:
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString, Sweep
+
+    if group in ("hydra/launcher", "hydra/sweeper") and (override.startswith("~") or meant == []):
+        return f"a multirun needs one. Leave it out for the default, or choose by {group}=<name>"
+    choices = conf_files.choices(group)
+    if meant == [] and choices and override.startswith("~"):
+        return f"{group} is chosen by a name: {', '.join(choices)}"
+    if (not choices and not group.startswith("hydra/")) or isinstance(meant, dict):
+        return None
+    named = meant.list if isinstance(meant, ChoiceSweep) else meant if isinstance(meant, list) else [meant]
+    for name in (each for one in named for each in (one if isinstance(one, list) else [one])):
+        name = name.text if isinstance(name, QuotedString) else name
+        if isinstance(name, Sweep) or (name is None and "none" in choices) or (override[0] == "~" and meant is None):
+            continue
+        if not isinstance(name, str):
+            return f"{group} is chosen by a name: {', '.join(choices) or f'{group}=<name>'}"
+        if choices and (wrong := choice_mistake(group, name)):
+            return wrong
     return None
-
-
-def misplaced(override: str) -> str | None:
-    """What to type instead of a key whose place is another."""
-    key, equals, value = override.lstrip("+~").partition("=")
-    answer = elsewhere().get(key.lower()) if equals and value != "null" else None
-    return answer and f"{override}: {answer if ' ' in answer else f'it belongs to {answer}={value}'}"
 
 
 def unknown_key(override: str, keys: Mapping[str, bool]) -> str | None:
