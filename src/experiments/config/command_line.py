@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from experiments.config import conf_files
-from experiments.config.overrides import dashed_mistake, is_multirun, unreadable
+from experiments.config.overrides import dashed_mistake, is_multirun, overrides_in, unreadable
 from experiments.config.resolvers import run_of
 from experiments.config.suggestions import synonyms
 from experiments.errors import UserError, stop, together
@@ -54,8 +54,7 @@ def command_line_mistake(arguments: Sequence[str]) -> str | None:
             return f"{argument}: it loads a pickle, and a pickle is code. Type resume=<run directory>"
     if mistake := dashed_mistake(arguments) or missing_run(arguments):
         return mistake
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    return together(unreadable(overrides, several)) or None
+    return together(unreadable(overrides_in(arguments), several)) or None
 
 
 @contextmanager

@@ -11,9 +11,12 @@ OWN_WORDS = re.compile(r"[\w/@.:$-]+")
 IN_ONE_PIECE = (
     "an override is key=value in one piece: no space around =, quotes around a value with commas, spaces or brackets"
 )
-HYDRA_FLAGS = {
-    "help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion",
-    "config-path", "config-name", "config-dir", "experimental-rerun", "info",
+TAKING_A_VALUE = {
+    "cfg", "c", "package", "p", "config-path", "cp", "config-name", "cn", "config-dir", "cd", "info", "i",
+    "experimental-rerun",
+}  # fmt: skip
+HYDRA_FLAGS = TAKING_A_VALUE | {
+    "help", "h", "hydra-help", "version", "resolve", "run", "r", "multirun", "m", "shell-completion", "sc",
 }  # fmt: skip
 
 
@@ -37,6 +40,18 @@ def _in_defaults(group: str) -> bool:
     return path is not None and bool(re.search(rf"^\s*- (optional )?{group}:", path.read_text("utf-8"), re.MULTILINE))
 
 
+def overrides_in(arguments: Sequence[str]) -> list[str]:
+    """The overrides of a command line: no options of Hydra's, nor their values."""
+    found = []
+    before = ""
+    for argument in arguments:
+        is_value = before.startswith("-") and before.lstrip("-") in TAKING_A_VALUE and "=" not in argument
+        if not argument.startswith("-") and not is_value:
+            found.append(argument)
+        before = argument
+    return found
+
+
 def is_multirun(arguments: Sequence[str]) -> bool:
     """Whether many runs are asked for."""
     return bool({"-m", "--multirun"} & set(arguments))
@@ -47,8 +62,6 @@ def dashed_mistake(arguments: Sequence[str]) -> str | None:
     for position, argument in enumerate(arguments):
         name, equals, value = argument.lstrip("-").partition("=")
         if not re.fullmatch(r"--?[A-Za-z][\w.-]*", argument.partition("=")[0]) or name in HYDRA_FLAGS:
-            continue
-        if len(argument.partition("=")[0]) - len(name) == 1:  # one dash: Hydra's -m, -c job, -cn name, and its kind
             continue
         following = arguments[position + 1] if position + 1 < len(arguments) else ""
         if not equals and following and not following.startswith("-") and "=" not in following:
@@ -98,8 +111,7 @@ def known_keys(chosen: Sequence[str]) -> dict[str, bool]:
 
 def explain(error: Exception, arguments: Sequence[str]) -> list[str]:
     """One message for every override that cannot be applied; Hydra's own words where none is found."""
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    several = is_multirun(arguments)
+    overrides, several = overrides_in(arguments), is_multirun(arguments)
     if found := unreadable(overrides, several):
         return found
     keys = known_keys([] if several else [one for one in overrides if _is_choice(one)])
