@@ -14,7 +14,6 @@ FAST = ("trainer.accelerator=cpu", "logger=none", "debug=fast")
 SCHEDULES = "torch.optim.lr_scheduler"
 VALID = [
     ["+width=64", "model.net.hidden_features=[${width},${width}]"],
-    ["trainer.strategy={_target_:lightning.pytorch.strategies.DDPStrategy,find_unused_parameters:true}"],
     ["trainer.profiler={_target_:lightning.pytorch.profilers.PyTorchProfiler,record_shapes:true}"],
     ["trainer.profiler=advanced"],
     ["trainer.val_check_interval={minutes:1}"],
@@ -97,7 +96,7 @@ def test_it_trains_and_tests(here, typed):
 
 @pytest.mark.parametrize("strategy", ["FSDPStrategy", "DDPStrategy", "SingleDeviceStrategy"])
 def test_what_a_class_hands_on_is_not_judged(strategy):
-    more = "device:cpu" if strategy == "SingleDeviceStrategy" else "static_graph:true"
+    more = "device:cpu" if strategy == "SingleDeviceStrategy" else "find_unused_parameters:true"
     typed = f"trainer.strategy={{_target_:lightning.pytorch.strategies.{strategy},{more}}}"
     assert isinstance(validated(experiments.compose(typed), [typed]), Validated)
 

@@ -476,7 +476,7 @@ def test_evaluate_refuses_a_run_directory_of_tricks(key, value):
     (run / "summary.json").write_text('{"best_checkpoint": "best.ckpt"}')
     config = experiments.compose(f"run_dir={run}", "model.net.hidden_features=[4]")
     (run / "config.yaml").write_text(json.dumps({**config, key: value}))
-    with pytest.raises(UserError, match=r"run|cannot be built: .*allocate"):
+    with pytest.raises(UserError, match=r"run|.*allocate"):
         evaluate(run, accelerator="cpu")
 
 

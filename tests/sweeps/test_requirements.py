@@ -37,7 +37,7 @@ def test_without_optuna_one_message_says_what_to_install(lacking, script_here, a
 def test_without_its_package_a_launcher_is_named(lacking, launcher, extra):
     lacking(f"hydra_plugins.hydra_{extra}_launcher")
     message = requirements.missing_extra(["-m", f"hydra/launcher={launcher}", "seed=0,1"])
-    assert message == f'hydra/launcher={launcher} needs a package more: pip install -e ".[{extra}]"'
+    assert message == f'hydra/launcher={launcher}: it needs a package more. Type pip install -e ".[{extra}]"'
 
 
 def test_the_stock_plugin_beside_ours_is_to_be_removed(tmp_path, monkeypatch):

@@ -51,5 +51,5 @@ def test_the_script_prints_what_to_type_next(script, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {"loss.png"}
     process = script("find_lr", "model=mpl")
     assert process.returncode == 2
-    assert "Available options in 'model'" in process.stderr
+    assert "model=mpl: there is no such choice. Did you mean model=mlp?" in process.stderr
     assert "Traceback" not in process.stderr

@@ -38,7 +38,7 @@ def test_the_default_recipe_reaches_its_accuracy_and_evaluate_repeats_it(script,
     lines = process.stdout.splitlines()
     assert lines[0] == "data=digits (embedded, 1,797 images; data=mnist for MNIST)"
     assert len([line for line in lines if line.startswith("epoch ")]) == 20
-    assert f"test/accuracy {summary['test/accuracy']:.4f}" in lines[-3]
+    assert f"test/accuracy {summary['test/accuracy']:.4f}" in lines[-5]
     assert lines[-3] == f"run directory: {run.relative_to(tmp_path)}"
     where = run.relative_to(tmp_path)
     assert lines[-2] == f"report: {where}/report.html"

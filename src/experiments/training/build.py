@@ -28,7 +28,7 @@ from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.runs.checkpoint_files import AtomicCheckpointIO
 from experiments.runs.state_dicts import load_initial_weights
-from experiments.training.devices import check_accelerator
+from experiments.training.devices import check_accelerator, counting_gpus
 from experiments.training.process import prepare_process
 from experiments.training.steps_per_execution import steps_per_execution
 
@@ -211,16 +211,8 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     }
     if config["trainer"].get("barebones"):  # which takes none of them
         given = dict.fromkeys((*given, "log_every_n_steps", "num_sanity_val_steps"))
-    try:
+    with counting_gpus(config["trainer"]["devices"]):
         trainer: Trainer = make(config["trainer"], "trainer", **given)
-    except UserError as error:
-        if "your machine only has" not in str(error):  # Lightning, of GPUs
-            raise
-        count = torch.cuda.device_count()
-        raise UserError(
-            f"trainer.devices={config['trainer']['devices']}: this machine has {count} GPU{'s' * (count != 1)}; "
-            f"trainer.devices={count} or auto takes what is there"
-        ) from error
     return trainer
 
 

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning import Trainer
@@ -36,6 +38,21 @@ def _why_no_cuda() -> str:
         said = "CUDA finds no device"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     return said if hidden is None else f"{said} with CUDA_VISIBLE_DEVICES={hidden!r}"
+
+
+@contextmanager
+def counting_gpus(devices: object) -> Iterator[None]:
+    """Say how many GPUs there are where Lightning is asked for more."""
+    try:
+        yield
+    except UserError as error:
+        if "your machine only has" not in str(error):
+            raise
+        count = torch.cuda.device_count()
+        raise UserError(
+            f"trainer.devices={devices}: this machine has {count} GPU{'s' * (count != 1)}; "
+            f"trainer.devices={count} or auto takes what is there"
+        ) from error
 
 
 def device_name(trainer: Trainer) -> str:
