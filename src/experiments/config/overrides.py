@@ -27,6 +27,8 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
         name, _, value = argument.lstrip("+").partition("=")
         if argument == f"{name}={value}" and conf_files.is_group(name) and value.lstrip().startswith("{"):
             argument = f"++{argument}"  # a whole mapping, with keys that the chosen file does not have
+        elif argument == f"{name}={value}" and name.endswith("._target_"):
+            argument = f"++{argument}"  # where a word or nothing stands
         elif value == "null" and conf_files.is_group(name) and "none" in conf_files.choices(name):
             argument = f"{name}=none"
         elif argument.startswith("+") and not argument.startswith("++"):
@@ -135,7 +137,7 @@ def _unreadable(override: str, several: bool) -> str | None:
     from hydra.errors import HydraException
 
     key, equals, value = override.lstrip("+~").partition("=")
-    if answer := elsewhere().get(key.lower()) if equals and value != "null" else None:
+    if answer := elsewhere().get(key.lower()) if equals and value != "null" and value[:1] != "{" else None:
         return answer if " " in answer else f"it belongs to {answer}={value}"
     if not equals and not override.startswith("~"):
         answer = synonyms().get(key.lower(), "")

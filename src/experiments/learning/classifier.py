@@ -22,7 +22,7 @@ from experiments.learning.lightning_internals import (
     count_optimizer_step,
     is_accumulating,
 )
-from experiments.learning.losses import targets_for
+from experiments.learning.losses import measured
 from experiments.learning.metrics import MeanLoss, at_least_32_bits, single_number
 from experiments.learning.schedulers import planned_schedule
 
@@ -98,7 +98,7 @@ class Classifier(LightningModule):
                 f"model.net: it gives outputs {tuple(logits.shape)}, and the data have {self.num_classes} classes. "
                 f"It must give logits (batch, {self.num_classes})"
             )
-        return self.loss(logits, targets_for(self.loss, labels, logits.shape[1])), logits
+        return measured(self.loss, logits, labels), logits
 
     def count(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Update the stage's metrics with a mean loss, logits (batch, num_classes) and labels."""

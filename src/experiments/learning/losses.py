@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.errors import UserError
+
 BETWEEN_EQUAL_SHAPES = (
     nn.MSELoss,
     nn.L1Loss,
@@ -16,11 +18,29 @@ BETWEEN_EQUAL_SHAPES = (
 )
 
 
-def targets_for(loss: nn.Module, labels: Tensor, num_classes: int) -> Tensor:
-    """Labels (batch,) as a loss takes them: one that compares equal shapes gets them one-hot (batch, num_classes)."""
+def measured(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of logits (batch, num_classes) and labels (batch,): a scalar.
+
+    A loss of torch's that compares equal shapes gets the labels one-hot (batch, num_classes).
+
+    Raises:
+        UserError: if a loss of torch's does not go with classes, or gives no scalar.
+    """
     if isinstance(loss, BETWEEN_EQUAL_SHAPES) and not labels.is_floating_point():
-        return F.one_hot(labels, num_classes).float()
-    return labels
+        labels = F.one_hot(labels, logits.shape[1]).float()
+    if not type(loss).__module__.startswith("torch."):
+        return loss(logits, labels)
+    try:
+        return loss(logits, labels)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        if "memory" in str(error):
+            raise
+        raise UserError(
+            f"loss: {type(loss).__name__} does not go with logits (batch, {logits.shape[1]}) and a class an image: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 class WeightedCrossEntropy(nn.CrossEntropyLoss):

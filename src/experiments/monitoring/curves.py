@@ -14,7 +14,8 @@ from experiments.monitoring.loggers import log_values
 
 def _is_due(trainer: Trainer) -> bool:
     """Whether the optimizer step that is about to be taken is one of those that are logged."""
-    return (trainer.global_step + 1) % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and (trainer.global_step + 1) % every == 0
 
 
 class LearningRate(Callback):

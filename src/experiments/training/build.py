@@ -201,13 +201,17 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     check_accelerator(config["trainer"]["accelerator"])
     callbacks = [make(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one]
     loggers = [make(one, f"logger.{name}") for name, one in (config["logger"] or {}).items() if one]
+    plugins = config["trainer"].get("plugins") or []
     moved = (moved_from, str(config["run_dir"])) if moved_from else None
     given: dict[str, Any] = {
         "callbacks": callbacks,
         "logger": loggers,
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
         "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
-        "plugins": [*(make(plugin) for plugin in config["trainer"].get("plugins") or ()), AtomicCheckpointIO(moved)],
+        "plugins": [
+            *(make(one, "trainer.plugins") for one in ([plugins] if isinstance(plugins, Mapping) else plugins)),
+            AtomicCheckpointIO(moved),
+        ],
     }
     if config["trainer"].get("barebones"):  # which takes none of them
         given = dict.fromkeys((*given, "log_every_n_steps", "num_sanity_val_steps"))

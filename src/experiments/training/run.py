@@ -136,6 +136,8 @@ def as_user_error(error: Exception, config: Mapping[str, Any]) -> Exception:
             f"batch normalisation cannot take a batch of one image: choose another data.batch_size (now "
             f"{config['data'].get('batch_size')}; the last batch is what is left over), or model.net.norm=layer"
         )
+    if isinstance(error, ValueError) and "SyncBatchNorm layers only work with GPU" in str(error):
+        return UserError("trainer.sync_batchnorm=true: it works on GPUs alone. Leave it out")
     if isinstance(error, ValueError) and "val_check_interval" in str(error):  # seen when the data have been read
         return UserError(f"trainer.{str(error).splitlines()[0].strip('`')}".replace("`", ""))
     if isinstance(error, ModuleNotFoundError) and "not installed" in str(error):  # of a callback's, say

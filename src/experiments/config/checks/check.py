@@ -3,6 +3,7 @@
 What needs the classes themselves is in ``classes``, the second pass; ``validated`` makes both.
 """
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,6 +130,7 @@ class CheckConfig(Callback):
 
 @contextmanager
 def _ending_the_command() -> Iterator[None]:
+    logging.disable(logging.INFO)  # the run says it, in its own log
     try:
         conf_files.report_replaced()
         yield
@@ -137,3 +139,5 @@ def _ending_the_command() -> Iterator[None]:
     except Exception:  # Hydra would turn it into a warning
         sys.excepthook(*sys.exc_info())
         raise SystemExit(1) from None
+    finally:
+        logging.disable(logging.NOTSET)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.config.checks.sections import Config, targets
-from experiments.config.checks.signatures import NotFound, locate, taken
+from experiments.config.checks.signatures import NotFound, fits, locate, taken
 from experiments.config.checks.sources import defaults
 from experiments.config.plain_values import typed_keys
 
@@ -23,18 +23,19 @@ def without_leftovers(config: Config, typed: Sequence[str] = ()) -> dict[str, An
     for name, part in targets(config):
         target = part["_target_"]
         try:
-            parameters, _, any_other = taken(locate(target))
+            parameters, annotations, any_other = taken(locate(target))
         except NotFound:
-            continue
-        if any_other:
             continue
         others = {key for other, values in defaults().items() if other != target for key in values}
         dropped = [
             key
             for key in part
-            if key in others and key not in parameters and not key.startswith("_") and f"{name}.{key}" not in given
+            if key in others
+            and key not in defaults().get(target, {})
+            and not key.startswith("_")
+            and f"{name}.{key}" not in given
+            and not (fits(part[key], annotations[key]) if key in parameters else any_other)
         ]
-        dropped = [key for key in dropped if key not in defaults().get(target, {})]
         if dropped:
             log.info("%s takes no %s: left out", target, ", ".join(dropped))
             kept = _without(kept, name.split("."), dropped)

@@ -66,6 +66,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _whole(0, 2**32 - 1),
     "steps_per_execution": _whole(1, also=("auto",)),
     "channels_last": (lambda value: value == "auto" or isinstance(value, bool), "auto, true or false"),
+    "deterministic": (lambda value: value == "warn" or isinstance(value, bool), "true, false or warn"),
     "matmul_precision": _one_of(*MATMUL_PRECISIONS),
     "mode": _one_of("min", "max"),
     "name": (_is_name, "a name, since a folder below runs gets it"),
@@ -98,7 +99,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "scheduler.*div_factor": POSITIVE,
     "scheduler.step_size": COUNT,
     "scheduler.patience": _whole(0),
-    "scheduler.mode": _one_of("min", "max"),
     "scheduler.factor": POSITIVE,
     "metrics.*.top_k": COUNT,
     "metrics.*.n_bins": COUNT,
@@ -118,10 +118,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a fraction of an epoch up to 1.0, or a whole number of batches",
     ),
     "trainer.check_val_every_n_epoch": COUNT,
-    "trainer.log_every_n_steps": COUNT,
+    "trainer.log_every_n_steps": _whole(0),
     "trainer.num_sanity_val_steps": _whole(0, also=(-1,)),
     "trainer.accumulate_grad_batches": COUNT,
-    "trainer.gradient_clip_val": POSITIVE,
+    "trainer.gradient_clip_val": NOT_NEGATIVE,
     "trainer.gradient_clip_algorithm": _one_of("norm", "value"),
     "trainer.profiler": (
         lambda value: not isinstance(value, str) or value in ("simple", "advanced", "pytorch", "xla"),
@@ -167,6 +167,7 @@ ALSO = {
     "image_size": ("list",),
     "val_check_interval": ("text", "mapping"),
     "fast_dev_run": ("number",),
+    "deterministic": ("text",),
     "channels_last": ("switch",),
 }
 

@@ -73,6 +73,8 @@ def taken(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dic
         if inspect.isclass(target)
         else [target]
     )
+    if makers in ([], [object.__init__]) and getattr(target, "__new__", None) is not object.__new__:
+        return parameters, annotations, True  # written in C, such as datetime.timedelta
     for number, maker in enumerate(makers):
         if maker is object.__init__:
             break
