@@ -9,7 +9,8 @@ import torch
 import experiments
 from experiments.errors import UserError
 from experiments.inference.evaluate import evaluate
-from experiments.training.build import build, missing_for_compile
+from experiments.training.build import build
+from experiments.training.compilation import missing_for_compile
 from experiments.training.run import fit_and_test, train
 
 NET = """

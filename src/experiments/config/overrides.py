@@ -29,7 +29,7 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
             argument = f"++{argument}"  # a whole mapping, with keys that the chosen file does not have
         elif argument == f"{name}={value}" and name.endswith("._target_"):
             argument = f"++{argument}"  # where a word or nothing stands
-        elif value == "null" and conf_files.is_group(name) and "none" in conf_files.choices(name):
+        elif value in ("null", "[]") and conf_files.is_group(name) and "none" in conf_files.choices(name):
             argument = f"{name}=none"
         elif argument.startswith("+") and not argument.startswith("++"):
             argument = argument[1:] if conf_files.is_group(name) and _in_defaults(name) else f"+{argument}"

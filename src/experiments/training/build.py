@@ -2,16 +2,10 @@
 
 import inspect
 import math
-import os
 import pkgutil
-import shlex
-import shutil
-import sys
-import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,12 +16,14 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from experiments.callbacks import Progress
 from experiments.config.checks.check import validated
 from experiments.config.hydra_internals import instantiate
 from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.runs.checkpoint_files import AtomicCheckpointIO
 from experiments.runs.state_dicts import load_initial_weights
+from experiments.training.compilation import compile_in_place
 from experiments.training.devices import check_accelerator, counting_gpus
 from experiments.training.process import prepare_process
 from experiments.training.steps_per_execution import steps_per_execution
@@ -99,9 +95,9 @@ def facts(data: LightningDataModule) -> dict[str, Any]:
     return found
 
 
-def filled(config: Config, data: LightningDataModule) -> dict[str, Any]:
-    """The network's config with what it leaves null filled in from the data."""
-    known = accepted_arguments(config["_target_"], facts(data))
+def filled(config: Config, data: LightningDataModule, **more: Any) -> dict[str, Any]:
+    """A network's or metric's config with what it leaves null filled in from the data, or from what rules before."""
+    known = accepted_arguments(config["_target_"], {**facts(data), **more})
     return {**config, **{name: value for name, value in known.items() if config.get(name) is None}}
 
 
@@ -137,6 +133,7 @@ def build_data(config: Config) -> LightningDataModule:
 def build_classifier(config: Config, data: LightningDataModule) -> LightningModule:
     """The LightningModule around the network, with what it takes of loss, optimizer, scheduler, metrics and card."""
     net = filled(own, data) if (own := net_of(config["model"])) else {}
+    roomy = {"num_classes": net["num_classes"]} if net.get("num_classes") else {}  # more than the data have
     card = {
         "net": net,
         "image_shape": list(getattr(data, "image_shape", [])),
@@ -150,9 +147,11 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
         "optimizer": lambda: make(config["optimizer"], "optimizer"),
         "scheduler": lambda: config["scheduler"] and make(config["scheduler"], "scheduler"),
         "metrics": lambda: {
-            name: make(filled(one, data), f"metrics.{name}") for name, one in config["metrics"].items() if one
+            name: make(filled(one, data, **roomy), f"metrics.{name}")
+            for name, one in config["metrics"].items()
+            if one
         },
-        "num_classes": lambda: facts(data).get("num_classes"),
+        "num_classes": lambda: (facts(data) | roomy).get("num_classes"),
         "card": lambda: card,
         "monitor": lambda: config["monitor"],
     }
@@ -160,29 +159,6 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
     taken = {name: create() for name, create in accepted_arguments(rest["_target_"], offered).items()}
     module: LightningModule = make(rest, "model", **taken)
     return module
-
-
-def missing_for_compile() -> str | None:
-    """What torch.compile needs and is not here, and how to get it."""
-    default = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    compiler = (shlex.split(os.environ.get("CXX", "")) or [default])[0]
-    if shutil.which(compiler) is None:
-        return f"a C++ compiler, and there is no {compiler}: install one, name yours in the environment variable CXX"
-    header = Path(sysconfig.get_paths()["include"], "Python.h")
-    if not header.is_file():
-        return f"Python's headers, and there is no {header}: install them (on Debian python3-dev)"
-    return None
-
-
-def compile_in_place(module: LightningModule) -> None:
-    """Let torch.compile the network (all of a module without one) at its first batch; names of weights stay.
-
-    Raises:
-        UserError: if there is nothing to compile with, which torch would say in the middle of that batch.
-    """
-    if missing := missing_for_compile():
-        raise UserError(f"compile=true needs {missing}, or set compile=false")
-    getattr(module, "net", module).compile()
 
 
 def use_channels_last(module: LightningModule, asked: bool | str, device: torch.device) -> None:
@@ -200,6 +176,9 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     """The Trainer with its callbacks and loggers; a callback or logger that is null is off."""
     check_accelerator(config["trainer"]["accelerator"])
     callbacks = [make(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one]
+    bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+    if len(bars) > 1:  # ours steps aside for another
+        callbacks = [callback for callback in callbacks if type(callback) is not Progress]
     loggers = [make(one, f"logger.{name}") for name, one in (config["logger"] or {}).items() if one]
     plugins = config["trainer"].get("plugins") or []
     moved = (moved_from, str(config["run_dir"])) if moved_from else None
@@ -207,7 +186,7 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
         "callbacks": callbacks,
         "logger": loggers,
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
-        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+        "enable_progress_bar": bool(bars),
         "plugins": [
             *(make(one, "trainer.plugins") for one in ([plugins] if isinstance(plugins, Mapping) else plugins)),
             AtomicCheckpointIO(moved),
