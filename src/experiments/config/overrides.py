@@ -70,19 +70,17 @@ def dashed_mistake(arguments: Sequence[str]) -> str | None:
             value = following
         name = name.replace("-", "_")
         said = f"{argument} {value}".strip() if not equals else argument
-        group_or_key = conf_files.is_group(name.partition(".")[0]) or name in top_keys()
-        typed = f"{name}={value or '...'}"
-        if group_or_key:
-            return f"{said}: options take no dashes here. Type {typed}"
+        if conf_files.is_group(name) and value and (wrong := choice_mistake(name, value)):
+            return f"{said}: options take no dashes here. {wrong.removeprefix('there is no such choice. ')}"
+        if conf_files.is_group(name) or name in top_keys() or name in known_keys([]):
+            return f"{said}: options take no dashes here. Type {name}={value or '...'}"
         answer = synonyms().get(name.lower(), synonyms().get(name.lower().rpartition(".")[2]))
-        if answer is None and name.startswith("no_"):
-            answer = f"type {name[3:]}=false"
         if answer is None:
             wrong = key_mistake(name, value or "...", known_keys([])).removeprefix("there is no such key. ")
             return f"{said}: options take no dashes here. {wrong}"
         is_key = " " not in answer and "=" not in answer
-        meant = f"Type {answer}={value or '...'}" if is_key else answer[:1].upper() + answer[1:]
-        return f"{said}: options take no dashes here. {meant}"
+        meant = f"type {answer}={value or '...'}" if is_key else answer
+        return f"{said}: options take no dashes here, {meant}"
     return None
 
 

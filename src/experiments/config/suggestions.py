@@ -44,7 +44,7 @@ def choice_mistake(group: str, choice: str) -> str | None:
     if (same := plain.get(_plain(f"x={choice}"))) is not None:
         return f"there is no such choice. Type {group}={same}"
     if (answer := synonyms().get(_plain(f"{group}={choice}"))) is not None:
-        return f"there is no such choice. Type {answer}" if " " not in answer.partition("=")[0] else answer
+        return answer if " " in answer and "=" not in answer else f"there is no such choice. Type {answer}"
     near = get_close_matches(choice.lower(), choices, n=3)
     listed = ", ".join([*near, *(known for known in choices if known not in near)])
     return f"there is no such choice.{_did_you_mean(f'{group}={one}' for one in near)} There are {listed}"
@@ -74,6 +74,10 @@ def key_mistake(key: str, value: str | None, known: Mapping[str, bool]) -> str:
     tail = ".".join(words[1:])
     if having := others.get(tail):
         takes = [name.partition(".")[2] for name in own if name.count(".") == len(words) - 1 and known[name]]
+        several = group in ("callbacks", "logger", "metrics", "augment")  # whose choices go together
+        if several:
+            listed = ["default"] * (group == "callbacks") + [having[0].partition("=")[2]]
+            return f"the chosen {group} have no such key. Type {group}=[{','.join(listed)}] to have it"
         return (
             f"the chosen {group} has no such key, it takes {', '.join(takes)}. Type {' or '.join(having)} to have it"
         )
