@@ -160,7 +160,7 @@ COMBINATIONS = [
     ("hydra.run.dir=a_file/run", 2, "a_file is a file"),
     ("logger.tensorboard.save_dir=x +logger.tensorboard.api_key=abc123", 2, "holds a secret"),
     ("check=true resume=auto", 2, "leave out resume"),
-    ("~logger", 2, "logger: it is missing"),
+    ("~model", 2, "model: it is missing"),
     ("~trainer.accelerator", 2, "trainer.accelerator: it is missing"),
     ("augment=[[[1]]]", 2, "augment is chosen by a name: affine, crop"),
     ("experiment=[1,2]", 2, "experiment is chosen by a name: digits_attention"),

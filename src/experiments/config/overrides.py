@@ -29,10 +29,13 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
             argument = f"++{argument}"  # a whole mapping, with keys that the chosen file does not have
         elif argument == f"{name}={value}" and name.endswith("._target_"):
             argument = f"++{argument}"  # where a word or nothing stands
+        elif argument.startswith("~") and "none" in conf_files.choices(name.lstrip("~")):
+            argument = f"{name.lstrip('~')}=none"  # every run has the group
         elif value in ("null", "[]") and conf_files.is_group(name) and "none" in conf_files.choices(name):
             argument = f"{name}=none"
         elif argument.startswith("+") and not argument.startswith("++"):
-            argument = argument[1:] if conf_files.is_group(name) and _in_defaults(name) else f"+{argument}"
+            chooses = conf_files.is_group(name) and _in_defaults(name) and not value.lstrip().startswith("{")
+            argument = argument[1:] if chooses else f"+{argument}"
         meant.append(argument)
     return meant
 

@@ -93,7 +93,14 @@ def _monitored(config: Config, callbacks: Mapping[str, Any]) -> Iterator[tuple[s
     every, epochs = (number_at(config, f"trainer.{key}") for key in ("check_val_every_n_epoch", "max_epochs"))
     never = every is not None and epochs is not None and 0 < epochs < every
     measured = ["loss", "accuracy", *(name for name, part in section(config, "metrics").items() if part)]
-    logged = ["train/loss", "train/accuracy", *(f"val/{name}" for name in measured)]
+    logged = [
+        "train/loss",
+        "train/accuracy",
+        "train/loss_step",
+        "step",
+        "epoch",
+        *(f"val/{name}" for name in measured),
+    ]
     main = config.get("monitor"), config.get("mode")
     plateau = str(value_at(config, "scheduler._target_")).endswith("OnPlateau")
     watched = {"": main} | ({"scheduler.": (main[0], value_at(config, "scheduler.mode"))} if plateau else {})

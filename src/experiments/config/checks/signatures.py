@@ -30,7 +30,10 @@ def locate(target: object) -> Any:
     for number, part in enumerate(parts[1:], 1):
         if not hasattr(found, part) and isinstance(found, types.ModuleType) and hasattr(found, "__path__"):
             try:
-                _imported(".".join(parts[: number + 1]))
+                module = _imported(".".join(parts[: number + 1]))
+                if not hasattr(found, part):  # as torch.optim.adam: the package has taken its name away
+                    found = module
+                    continue
             except NotFound as error:
                 if "there is no module" not in str(error):
                     raise
