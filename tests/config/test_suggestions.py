@@ -2,20 +2,26 @@
 
 import inspect
 import re
+from functools import cache
 
 import lightning
 import pytest
 import yaml
 
 import experiments
-from experiments.config import conf_files
+from experiments.config import conf_files, overrides
 from experiments.config.compose import composed
 from experiments.config.hydra_internals import let_errors_through
 from experiments.config.installation import CONF
-from experiments.config.overrides import known_keys
 from experiments.config.resolvers import register_resolvers
 from experiments.config.suggestions import choice_mistake, elsewhere, key_mistake, synonyms
 from experiments.errors import UserError
+
+
+@cache
+def keys_with(*choices: str) -> dict[str, bool]:
+    return overrides.known_keys(choices)
+
 
 OWN = {"model=custom", "data=custom", "data=image_folder"}  # which ask for more
 CHOICES = [
@@ -37,7 +43,7 @@ def one_letter_off(word: str) -> str:
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice not in OWN])
 def test_every_key_is_found_by_letter_case_spelling_and_without_its_parent(choice):
-    known = known_keys([choice])
+    known = keys_with(choice)
     group = choice.partition("=")[0]
     keys = [key for key, holds in known.items() if holds and key.startswith(f"{group}.")]
     composed([choice, *(f"{key}=null" for key in keys)])  # what is answered composes
@@ -61,7 +67,7 @@ def test_every_choice_is_found_by_letter_case_and_spelling(choice):
             assert choice in choice_mistake(group, form), form
 
 
-EVERY = set().union(*(known_keys([choice]) for choice in CHOICES if choice not in OWN))
+EVERY = set().union(*(keys_with(choice) for choice in CHOICES if choice not in OWN))
 
 
 @pytest.mark.parametrize(("typed", "answer"), [*synonyms().items(), *elsewhere().items()])
@@ -73,7 +79,7 @@ def test_what_the_table_answers_exists(typed, answer):
         if conf_files.is_group(group):
             assert choice in conf_files.choices(group), answer
     for key in re.findall(r"(?<![\w.])((?:trainer|optimizer|scheduler|callbacks|data|loss)\.[\w.]+)", answer):
-        assert any(key.rstrip(".") in known_keys(extra) for extra in EXTRAS), key
+        assert any(key.rstrip(".") in keys_with(*extra) for extra in EXTRAS), key
 
 
 EXTRAS = [[], ["loss=weighted_cross_entropy"], ["scheduler=cosine"], ["scheduler=step"],
