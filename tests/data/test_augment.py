@@ -167,9 +167,9 @@ def test_cutmix_labels_are_areas():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Affine(degrees=200), "degrees=200 must be from 0 to 180"),
+        (lambda: Affine(degrees=200), "degrees=200 must be a number from 0 to 180"),
         (lambda: Affine(scale=(1.2, 0.8)), "scale="),
-        (lambda: Affine(padding="black"), "padding='black' is not one of zeros, border, reflection"),
+        (lambda: Affine(padding="black"), "padding='black' must be one of zeros, border, reflection"),
         (lambda: Flip(horizontal=2), "horizontal=2"),
         (lambda: Mixup(alpha=0), "alpha=0"),
         (lambda: Cutout(size=0), "size=0"),

@@ -211,11 +211,11 @@ def test_images_in_deeper_folders_belong_to_their_class(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 0}, "data.image_size=0"),
+        ({"image_size": 0}, "image_size=0"),
         ({"image_size": [8, 8, 8]}, r"data.image_size=\[8, 8, 8\]"),
-        ({"mode": "CMYK"}, "data.mode='CMYK' is not one of RGB .*, L"),
-        ({"val_size": 0}, "data.val_size=0"),
-        ({"test_size": 0}, "data.test_size=0"),
+        ({"mode": "CMYK"}, "mode='CMYK' must be one of RGB, L"),
+        ({"val_size": 0}, "val_size=0"),
+        ({"test_size": 0}, "test_size=0"),
         ({"test_size": 19}, "20 images in .*train cannot be split into train and test by class"),
     ],
 )

@@ -140,13 +140,13 @@ def test_a_gpu_holds_the_images_and_gives_the_same_batches():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size=0 must be at least 1"),
-        ({"limit": 0}, "data.limit=0 must be"),
-        ({"limit": 1.5}, "data.limit=1.5 must be"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number"),
+        ({"limit": 0}, "limit=0 must be"),
+        ({"limit": 1.5}, "limit=1.5 must be"),
         ({"limit": 5000}, "data.limit=5000 exceeds the 1257 images"),
         ({"limit": 5}, "data.limit=5 leaves 5 images for 10 classes"),
         ({"fold": 1}, "go together"),
-        ({"num_folds": 5, "fold": 5}, "data.fold=5 must be in 0 to num_folds - 1"),
+        ({"num_folds": 5, "fold": 5}, "data.fold=5 must be from 0 to 4"),
         ({"fold": 0, "num_folds": 200}, "data.num_folds=200: n_splits=200 cannot be greater than"),
         ({"val_size": 1437}, "data.val_size=1437 leaves too few of 1437 images"),
     ],

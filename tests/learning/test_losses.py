@@ -36,7 +36,7 @@ def test_focal_loss_has_a_finite_gradient_where_a_sample_is_certain(gamma):
 
 
 def test_a_negative_gamma_is_refused():
-    with pytest.raises(ValueError, match="loss.gamma=-1 must be at least 0"):
+    with pytest.raises(ValueError, match="gamma=-1 must be a number of at least 0"):
         FocalLoss(-1)
 
 

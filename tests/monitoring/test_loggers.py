@@ -100,8 +100,8 @@ def test_a_run_that_fails_midway_keeps_what_it_reached_everywhere(tmp_path):
 
 
 def test_a_run_that_fails_before_it_starts_says_only_why(tmp_path):
-    with pytest.raises(UserError, match="momentum_decay"):
-        run(tmp_path, "optimizer=nadam", "+optimizer.momentum_decay=-1")
+    with pytest.raises(UserError, match="leaves 5 images"):
+        run(tmp_path, "data.limit=5")
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
 
 

@@ -8,7 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from experiments.errors import UserError
+from experiments.errors import UserError, ranges
 
 
 class FiniteLoss(Callback):
@@ -20,9 +20,8 @@ class FiniteLoss(Callback):
 
     handles_batch_lists = True
 
+    @ranges(every_n_steps="whole, >= 1")
     def __init__(self, every_n_steps: int = 50) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps={every_n_steps} must be at least 1")
         self.every_n_steps = every_n_steps
         self._losses: list[Tensor] = []
         self._count = 0

@@ -13,6 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from experiments.data.batches import steps_per_epoch, steps_taken
+from experiments.errors import ranges
 
 log = logging.getLogger(__name__)
 EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -31,6 +32,7 @@ class Progress(TQDMProgressBar):
 
     handles_batch_lists = True
 
+    @ranges(refresh_rate="whole, >= 0", mode=("min", "max"))
     def __init__(self, refresh_rate: int = 20, monitor: str = "val/accuracy", mode: str = "max") -> None:
         super().__init__(refresh_rate=refresh_rate if has_screen() else 0)
         self.monitor, self.better = monitor, max if mode == "max" else min

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from experiments.callbacks.history import MetricHistory
 from experiments.callbacks.random_states import capture, restore
 from experiments.data.batches import ShuffledBatches
-from experiments.errors import Stopped, UserError
+from experiments.errors import Stopped, UserError, ranges
 from experiments.learning.lightning_internals import (
     end_resumed_epoch,
     is_accumulating,
@@ -41,6 +41,7 @@ class RollingCheckpoint(Checkpoint):
 
     handles_batch_lists = True
 
+    @ranges(every_n_epochs="whole, >= 1", every_n_steps="whole, >= 1", every_minutes="> 0", keep="whole, >= 1")
     def __init__(
         self,
         dirpath: str,
@@ -49,11 +50,6 @@ class RollingCheckpoint(Checkpoint):
         every_minutes: float | None = None,
         keep: int = 2,
     ) -> None:
-        for name, value in {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps, "keep": keep}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1, or null")
-        if every_minutes is not None and every_minutes <= 0:
-            raise ValueError(f"every_minutes={every_minutes} must be more than 0, or null")
         self.dirpath = Path(dirpath)
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps

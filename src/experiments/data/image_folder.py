@@ -18,7 +18,7 @@ from experiments.data.image_files import decode_all
 from experiments.data.memory import format_bytes, free_memory
 from experiments.data.module import ImageDataModule
 from experiments.data.splits import SPLIT_SEED, share
-from experiments.errors import UserError
+from experiments.errors import UserError, ranges
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -41,6 +41,12 @@ class ImageFolder(ImageDataModule):
     change and the options above.
     """
 
+    @ranges(
+        image_size="list or one, whole, >= 1, <= 4096",
+        mode=("RGB", "L"),
+        test_size="share or count",
+        workers="whole, >= 1",
+    )
     def __init__(
         self,
         root: str,
@@ -54,12 +60,8 @@ class ImageFolder(ImageDataModule):
     ) -> None:
         super().__init__(val_size=val_size, **options)
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        if len(size) != 2 or not all(isinstance(side, int) and 1 <= side <= 4096 for side in size):
-            raise ValueError(f"data.image_size={image_size} must be one or two whole numbers from 1 to 4096")
-        if mode not in ("RGB", "L"):
-            raise ValueError(f"data.mode={mode!r} is not one of RGB (3 channels), L (grey, 1 channel)")
-        if test_size <= 0:
-            raise ValueError(f"data.test_size={test_size} must be a fraction between 0 and 1, or a count")
+        if len(size) != 2:
+            raise ValueError(f"data.image_size={image_size} must be one or two whole numbers")
         self.root = Path(root).expanduser()
         self.mode = mode
         self.image_shape = (3 if mode == "RGB" else 1, *size)

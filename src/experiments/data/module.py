@@ -19,7 +19,7 @@ from experiments.data.augmentation.warps import augmented
 from experiments.data.batches import Batch, BatchList, Clock, ResumableLoader, SequentialBatches, ShuffledBatches
 from experiments.data.memory import release_freed_memory
 from experiments.data.splits import SPLIT_SEED, limited, share, stratified
-from experiments.errors import UserError
+from experiments.errors import UserError, ranges
 
 # What steps_per_execution chooses by itself: what Lightning costs a step is small by then, an epoch still has moments
 # to save and to stop at, and its images take little memory.
@@ -62,6 +62,14 @@ class ImageDataModule(LightningDataModule):
     #: What a run's first line says about the data set.
     note: ClassVar[str] = ""
 
+    @ranges(
+        batch_size="whole, >= 1",
+        eval_batch_size="whole, >= 1",
+        val_size="share or count",
+        limit="share or count",
+        num_folds="whole, >= 2",
+        fold="whole, >= 0",
+    )
     def __init__(
         self,
         batch_size: int = 64,
@@ -75,17 +83,10 @@ class ImageDataModule(LightningDataModule):
         augment: Mapping[str, Augmentation] | None = None,
     ) -> None:
         super().__init__()
-        for name, size in [("batch_size", batch_size), ("eval_batch_size", eval_batch_size)]:
-            if size < 1:
-                raise ValueError(f"data.{name}={size} must be at least 1")
-        if val_size <= 0 or (val_size > 1 and val_size != int(val_size)):
-            raise ValueError(f"data.val_size={val_size} must be a fraction between 0 and 1, or a count of at least 1")
-        if limit is not None and (limit <= 0 or (limit > 1 and limit != int(limit))):
-            raise ValueError(f"data.limit={limit} must be a fraction between 0 and 1, or a whole number of images")
         if (fold is None) != (num_folds is None):
             raise ValueError(f"data.fold={fold} and data.num_folds={num_folds} go together: set both or neither")
-        if num_folds is not None and fold is not None and not (num_folds >= 2 and 0 <= fold < num_folds):
-            raise ValueError(f"data.fold={fold} must be in 0 to num_folds - 1, with data.num_folds={num_folds} >= 2")
+        if num_folds is not None and fold is not None and fold >= num_folds:
+            raise ValueError(f"data.fold={fold} must be from 0 to {num_folds - 1}, with data.num_folds={num_folds}")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size

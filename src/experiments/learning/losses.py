@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.errors import UserError
+from experiments.errors import UserError, ranges
 
 BETWEEN_EQUAL_SHAPES = (
     nn.MSELoss,
@@ -51,6 +51,7 @@ class WeightedCrossEntropy(nn.CrossEntropyLoss):
     depend on how it is cut into batches.
     """
 
+    @ranges(label_smoothing=">= 0, <= 1")
     def __init__(self, class_counts: Sequence[int], label_smoothing: float = 0.0) -> None:
         counts = torch.tensor(class_counts, dtype=torch.float64)
         if counts.ndim != 1 or not (counts >= 1).all():
@@ -73,10 +74,9 @@ class FocalLoss(nn.Module):
         ValueError: if ``gamma`` is negative.
     """
 
+    @ranges(gamma=">= 0")
     def __init__(self, gamma: float = 2.0) -> None:
         super().__init__()
-        if not gamma >= 0:
-            raise ValueError(f"loss.gamma={gamma} must be at least 0")
         self.gamma = gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from experiments.errors import ranges
+
 
 class MuonAdamW(Optimizer):
     """Muon for the hidden weight matrices, AdamW for everything else: biases, norms, convolutions, the last layer.
@@ -18,6 +20,7 @@ class MuonAdamW(Optimizer):
         ValueError: if this torch has no Muon, or there is no hidden weight matrix.
     """
 
+    @ranges(lr="> 0", weight_decay=">= 0", momentum=">= 0", betas="list, >= 0, < 1", eps=">= 0")
     def __init__(
         self,
         params: Iterable[nn.Parameter],

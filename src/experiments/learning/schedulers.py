@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from experiments.data.batches import steps_per_epoch
-from experiments.errors import UserError
+from experiments.errors import UserError, ranges
 
 
 class WarmupCosine(LRScheduler):
@@ -23,6 +23,7 @@ class WarmupCosine(LRScheduler):
         ValueError: if ``warmup`` or ``final_factor`` is outside [0, 1).
     """
 
+    @ranges(warmup=">= 0, < 1", final_factor=">= 0, < 1")
     def __init__(
         self,
         optimizer: Optimizer,
@@ -31,9 +32,6 @@ class WarmupCosine(LRScheduler):
         final_factor: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        for name, share in [("warmup", warmup), ("final_factor", final_factor)]:
-            if not 0 <= share < 1:
-                raise ValueError(f"scheduler.{name}={share} must be at least 0 and less than 1")
         self.total_steps = total_steps
         self.warmup_steps = round(warmup * total_steps)
         self.final_factor = final_factor

@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torchvision.utils import make_grid
 
 from experiments.data import ImageDataModule
+from experiments.errors import ranges
 
 
 class AugmentedImages(Callback):
@@ -15,9 +16,8 @@ class AugmentedImages(Callback):
     What it draws is what the first epoch would draw at such a batch; no random state is touched.
     """
 
+    @ranges(num_images="whole, >= 1")
     def __init__(self, num_images: int = 32) -> None:
-        if num_images < 1:
-            raise ValueError(f"num_images={num_images} must be at least 1")
         self.num_images = num_images
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

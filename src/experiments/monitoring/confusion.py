@@ -5,6 +5,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from experiments.errors import ranges
 from experiments.monitoring import drawing
 from experiments.monitoring.loggers import log_picture, take_pictures
 from experiments.monitoring.prediction_watcher import PredictionWatcher, probabilities, summed
@@ -52,11 +53,8 @@ class Confusion(PredictionWatcher):
 class PRCurves(PredictionWatcher):
     """Shows TensorBoard precision against recall: of all classes together, and of each where they are few enough."""
 
+    @ranges(max_classes="whole, >= 0", num_thresholds="whole, >= 2")
     def __init__(self, max_classes: int = 20, num_thresholds: int = 127) -> None:
-        if max_classes < 0 or num_thresholds < 2:
-            raise ValueError(
-                f"max_classes={max_classes} must be at least 0, and num_thresholds={num_thresholds} at least 2"
-            )
         super().__init__()
         self.max_classes = max_classes
         self.num_thresholds = num_thresholds

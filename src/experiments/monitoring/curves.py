@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from experiments.errors import ranges
 from experiments.monitoring.loggers import log_values
 
 
@@ -97,9 +98,8 @@ class Layout(Callback):
 class Histograms(Callback):
     """Shows TensorBoard how weights and gradients are distributed, every ``every_n_steps`` optimizer steps."""
 
+    @ranges(every_n_steps="whole, >= 1")
     def __init__(self, every_n_steps: int = 200) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps={every_n_steps} must be at least 1")
         self.every_n_steps = every_n_steps
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

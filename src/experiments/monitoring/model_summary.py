@@ -5,12 +5,15 @@ import logging
 from lightning import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning
 
+from experiments.errors import ranges
+
 log = logging.getLogger(__name__)
 
 
 class ModelSummary(lightning.ModelSummary):
     """One line: parameters, megabytes and operations. With ``max_depth`` above 1, or -1, Lightning's table."""
 
+    @ranges(max_depth="whole, >= 0, or -1")
     def __init__(self, max_depth: int = 1) -> None:
         super().__init__(max_depth)
         self.max_depth = max_depth

@@ -8,6 +8,7 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 
+from experiments.errors import ranges
 from experiments.monitoring import drawing
 from experiments.monitoring.loggers import log_picture, take_pictures
 from experiments.monitoring.prediction_watcher import PredictionWatcher, probabilities
@@ -29,9 +30,8 @@ class WorstPredictions(PredictionWatcher):
     ``found``: for ``val`` and ``test``, the mistakes, the most confident first.
     """
 
+    @ranges(num_images="whole, >= 1")
     def __init__(self, num_images: int = 24) -> None:
-        if num_images < 1:
-            raise ValueError(f"num_images={num_images} must be at least 1")
         super().__init__()
         self.num_images = num_images
         self.found: dict[str, list[WrongPrediction]] = {}

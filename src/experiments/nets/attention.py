@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from experiments.errors import ranges
 from experiments.nets.blocks import AttentionBlock
-from experiments.nets.layers import dropout_layer, grid_size, positive
+from experiments.nets.layers import dropout_layer, grid_size
 
 
 class VisionTransformer(nn.Module):
@@ -18,6 +19,17 @@ class VisionTransformer(nn.Module):
     their remainder.
     """
 
+    @ranges(
+        in_channels="whole, >= 1",
+        image_size="list or one, whole, >= 1",
+        num_classes="whole, >= 1",
+        patch_size="whole, >= 1",
+        embed_dim="whole, >= 1",
+        depth="whole, >= 1",
+        num_heads="whole, >= 1",
+        mlp_ratio="> 0",
+        dropout=">= 0, < 1",
+    )
     def __init__(
         self,
         in_channels: int = 1,
@@ -32,9 +44,6 @@ class VisionTransformer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        positive(
-            in_channels=in_channels, num_classes=num_classes, patch_size=patch_size, embed_dim=embed_dim, depth=depth
-        )
         height, width = grid_size(image_size, 2)
         tokens = (height // patch_size) * (width // patch_size)
         if tokens < 1:

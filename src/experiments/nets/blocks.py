@@ -3,16 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.nets.layers import (
-    CONV,
-    activation_layer,
-    choose,
-    conv_norm,
-    dropout_layer,
-    odd,
-    positive,
-    probability,
-)
+from experiments.errors import ranges
+from experiments.nets.layers import CONV, activation_layer, conv_norm, dropout_layer
 
 
 class ResBlock(nn.Module):
@@ -23,6 +15,14 @@ class ResBlock(nn.Module):
     between the convolutions (Zagoruyko & Komodakis 2016, arXiv 1605.07146).
     """
 
+    @ranges(
+        in_channels="whole, >= 1",
+        out_channels="whole, >= 1",
+        stride="whole, >= 1",
+        kernel_size="whole, odd, >= 1",
+        dropout=">= 0, < 1",
+        spatial_dims=(1, 2, 3),
+    )
     def __init__(
         self,
         in_channels: int,
@@ -35,10 +35,6 @@ class ResBlock(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        choose("spatial_dims", spatial_dims, list(CONV))
-        positive(in_channels=in_channels, out_channels=out_channels, stride=stride)
-        odd("kernel_size", kernel_size)
-        probability("dropout", dropout)
         conv, padding = CONV[spatial_dims], kernel_size // 2
         self.conv1 = conv(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
         self.bn1 = conv_norm(norm, out_channels, spatial_dims)
@@ -66,6 +62,7 @@ class AttentionBlock(nn.Module):
     2010.11929), on torch's ``scaled_dot_product_attention``.
     """
 
+    @ranges(embed_dim="whole, >= 1", num_heads="whole, >= 1", mlp_ratio="> 0", dropout=">= 0, < 1")
     def __init__(
         self,
         embed_dim: int,
@@ -75,7 +72,6 @@ class AttentionBlock(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        positive(embed_dim=embed_dim, num_heads=num_heads)
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim={embed_dim} must be a multiple of num_heads={num_heads}")
         hidden = int(embed_dim * mlp_ratio)

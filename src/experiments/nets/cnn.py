@@ -5,19 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from experiments.nets.layers import (
-    CONV,
-    POOL,
-    activation_layer,
-    choose,
-    conv_norm,
-    dropout_layer,
-    grid_size,
-    odd,
-    positive,
-    stack,
-    widths,
-)
+from experiments.errors import ranges
+from experiments.nets.layers import CONV, POOL, activation_layer, conv_norm, dropout_layer, grid_size, stack
 
 
 class CNN(nn.Module):
@@ -27,6 +16,17 @@ class CNN(nn.Module):
     One stage an entry of ``channels``; each stage divides the image's sides by ``stride`` and by 2.
     """
 
+    @ranges(
+        in_channels="whole, >= 1",
+        image_size="list or one, whole, >= 1",
+        num_classes="whole, >= 1",
+        channels="list, whole, >= 1",
+        kernel_size="whole, odd, >= 1",
+        stride="whole, >= 1",
+        pool=("max", "avg"),
+        dropout=">= 0, < 1",
+        spatial_dims=(1, 2, 3),
+    )
     def __init__(
         self,
         in_channels: int = 1,
@@ -42,11 +42,6 @@ class CNN(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        choose("spatial_dims", spatial_dims, list(CONV))
-        choose("pool", pool, list(POOL))
-        odd("kernel_size", kernel_size)
-        positive(stride=stride, in_channels=in_channels, num_classes=num_classes)
-        widths("channels", channels)
         size = start = grid_size(image_size, spatial_dims)
         layers: list[nn.Module] = []
         before = in_channels

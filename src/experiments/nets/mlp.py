@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from experiments.nets.layers import activation_layer, dropout_layer, linear_norm, positive, stack, widths
+from experiments.errors import ranges
+from experiments.nets.layers import activation_layer, dropout_layer, linear_norm, stack
 
 
 class MLP(nn.Module):
@@ -14,6 +15,12 @@ class MLP(nn.Module):
     hidden layer stand normalisation, activation and dropout, in this order, where asked for.
     """
 
+    @ranges(
+        in_features="whole, >= 1",
+        num_classes="whole, >= 1",
+        hidden_features="list, whole, >= 1",
+        dropout=">= 0, < 1",
+    )
     def __init__(
         self,
         in_features: int = 784,
@@ -24,8 +31,6 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        positive(in_features=in_features, num_classes=num_classes)
-        widths("hidden_features", hidden_features)
         layers: list[nn.Module] = []
         before = in_features
         for after in hidden_features:

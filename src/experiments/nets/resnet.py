@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from experiments.errors import ranges
 from experiments.nets.blocks import ResBlock
-from experiments.nets.layers import CONV, GLOBAL_POOL, choose, odd, positive, widths
+from experiments.nets.layers import CONV, GLOBAL_POOL
 
 
 class ResNet(nn.Module):
@@ -18,6 +19,17 @@ class ResNet(nn.Module):
     otherwise it is the sequence of them.
     """
 
+    @ranges(
+        in_channels="whole, >= 1",
+        num_classes="whole, >= 1",
+        channels="list, whole, >= 1",
+        blocks_per_stage="whole, >= 1",
+        kernel_size="whole, odd, >= 1",
+        stride="whole, >= 1",
+        pool=("max", "avg"),
+        dropout=">= 0, < 1",
+        spatial_dims=(1, 2, 3),
+    )
     def __init__(
         self,
         in_channels: int = 1,
@@ -33,11 +45,6 @@ class ResNet(nn.Module):
         spatial_dims: int = 2,
     ) -> None:
         super().__init__()
-        choose("spatial_dims", spatial_dims, list(CONV))
-        choose("pool", pool, list(GLOBAL_POOL))
-        odd("kernel_size", kernel_size)
-        positive(in_channels=in_channels, num_classes=num_classes, blocks_per_stage=blocks_per_stage, stride=stride)
-        widths("channels", channels)
         if not channels:
             raise ValueError("channels=[] must name at least one stage")
 

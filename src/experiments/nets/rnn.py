@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from experiments.nets.layers import choose, dropout_layer, grid_size, positive
+from experiments.errors import ranges
+from experiments.nets.layers import dropout_layer, grid_size
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 
@@ -17,6 +18,15 @@ class RNN(nn.Module):
     logits (batch, num_classes). Dropout acts between recurrent layers and before the linear layer.
     """
 
+    @ranges(
+        in_channels="whole, >= 1",
+        image_size="list or one, whole, >= 1",
+        num_classes="whole, >= 1",
+        cell=("LSTM", "GRU"),
+        hidden_features="whole, >= 1",
+        num_layers="whole, >= 1",
+        dropout=">= 0, < 1",
+    )
     def __init__(
         self,
         in_channels: int = 1,
@@ -29,10 +39,6 @@ class RNN(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        choose("cell", cell, list(CELLS))
-        positive(
-            in_channels=in_channels, num_classes=num_classes, hidden_features=hidden_features, num_layers=num_layers
-        )
         _, width = grid_size(image_size, 2)
         self.directions = 2 if bidirectional else 1
         self.dropout = dropout_layer(dropout)

@@ -68,7 +68,31 @@ def class_mistakes(config: Config, typed: Sequence[str] = ()) -> list[str]:
     found = [fault for name, part in targets(config) for fault in _of_target(name, part)]
     wrong = {name for name, *_ in found}
     found += [fault for fault in class_combinations(config) if fault[0] not in wrong]
+    if not any(name.startswith(("optimizer", "scheduler")) for name, *_ in found):
+        found += _refusals(config)
     return [describe_mistake(*fault, typed) for fault in {fault[0]: fault for fault in found}.values()]
+
+
+def _refusals(config: Config) -> Iterator[Fault]:
+    """What torch's optimizers and schedules refuse, tried on one parameter."""
+    import torch
+
+    first: Any = [torch.nn.Parameter(torch.zeros(1, 1))]
+    for group in ("optimizer", "scheduler"):
+        part = section(config, group)
+        if not str(part.get("_target_")).startswith("torch.optim."):
+            return
+        made = locate(part["_target_"])
+        given = {key: value for key, value in part.items() if not key.startswith("_") and value is not None}
+        if "total_steps" in taken(made)[0]:
+            given = {"max_lr": section(config, "optimizer").get("lr", 1.0), "total_steps": 100, **given}
+        try:
+            first = made(first, **given)
+        except ValueError as error:
+            yield group, "", f"is refused by {part['_target_']}: {error}"
+            return
+        except Exception:  # what one parameter is not enough for
+            return
 
 
 def class_combinations(config: Config) -> Iterator[Fault]:

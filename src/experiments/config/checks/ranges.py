@@ -1,45 +1,17 @@
 """State which range and kind each value of a config must have."""
 
-import math
+import ast
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import did_you_mean
+from experiments.config.installation import PACKAGE
+from experiments.errors import Rule, out_of_range
 
-
-def _number(low: float, high: float = math.inf, words: str = "", above: bool = False) -> tuple[Any, str]:
-    def test(value: Any) -> bool:
-        finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        return finite and (low < value if above else low <= value) and value <= high
-
-    words = words or (f"more than {low:g}" if above else f"at least {low:g}")
-    return test, f"a number {words}" + (f", up to {high:.10g}" if high < math.inf else "")
-
-
-def _whole(low: int, high: float = math.inf, also: tuple[Any, ...] = ()) -> tuple[Any, str]:
-    def test(value: Any) -> bool:
-        return value in also or (type(value) is int and low <= value <= high)
-
-    words = f"a whole number from {low} to {high:.10g}" if high < math.inf else f"a whole number of at least {low}"
-    return test, " or ".join([words, *map(str, also)])
-
-
-def _one_of(*choices: Any) -> tuple[Any, str]:
-    return lambda value: value in choices, "one of " + ", ".join(map(str, choices))
-
-
-def _share_or_count(value: Any) -> bool:
-    return type(value) in (int, float) and 0 < value < math.inf and (value <= 1 or value == int(value))
-
-
-def _part_of_an_epoch(value: Any) -> bool:
-    return (type(value) is int and value >= 0) or (type(value) is float and 0 <= value <= 1)
-
-
-def _widths(value: Any) -> bool:
-    return all(type(width) is int and width > 0 for width in (value if isinstance(value, list) else [value]))
+WORST = {"loss": "max", "accuracy": "min"}  # the mode that would keep the worst of a metric
+MATMUL_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision
 
 
 def _is_name(value: Any) -> bool:
@@ -51,106 +23,95 @@ def _pair_below_1(value: Any) -> bool:
     return len(value) == 2 and all(type(part) in (int, float) and 0 <= part < 1 for part in value)
 
 
-PROBABILITY = (lambda value: type(value) in (int, float) and 0 <= value < 1, "at least 0 and less than 1")
-POSITIVE, NOT_NEGATIVE = _number(0, above=True), _number(0)
-COUNT = _whole(1)
-PART = (_part_of_an_epoch, "a fraction from 0.0 to 1.0, or a whole number of batches")
-EXTENT = (_share_or_count, "a fraction between 0 and 1, or a whole number of images")
-WIDTHS = (_widths, "whole numbers of at least 1")
-WORST = {"loss": "max", "accuracy": "min"}  # the mode that would keep the worst of a metric
-MATMUL_PRECISIONS = ("highest", "high", "medium")  # torch.set_float32_matmul_precision
+def _part_of_an_epoch(value: Any) -> bool:
+    return (type(value) is int and value >= 0) or (type(value) is float and 0 <= value <= 1)
 
 
-#: key -> (test, words); the first that matches rules. Only for classes of ours and of torch, never for a user's own.
-RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "seed": _whole(0, 2**32 - 1),
-    "steps_per_execution": _whole(1, also=("auto",)),
-    "channels_last": (lambda value: value == "auto" or isinstance(value, bool), "auto, true or false"),
-    "deterministic": (lambda value: value == "warn" or isinstance(value, bool), "true, false or warn"),
-    "matmul_precision": _one_of(*MATMUL_PRECISIONS),
-    "mode": _one_of("min", "max"),
+PART: tuple[Callable[[Any], bool], str] = (
+    _part_of_an_epoch,
+    "a fraction from 0.0 to 1.0, or a whole number of batches",
+)
+
+#: key -> what ``ranges`` takes, or a test and its words; the first that matches rules. For the experiment's own keys
+#: and for classes of torch and Lightning: ours declare theirs, and a user's own are not known.
+RULES: dict[str, Rule | tuple[Callable[[Any], bool], str]] = {
+    "seed": "whole, >= 0, <= 4294967295",
+    "steps_per_execution": "whole, >= 1, or auto",
+    "channels_last": ("auto", True, False),
+    "deterministic": ("warn", True, False),
+    "matmul_precision": MATMUL_PRECISIONS,
+    "mode": ("min", "max"),
     "name": (_is_name, "a name, since a folder below runs gets it"),
-    "data.*batch_size": COUNT,
-    "data.val_size": EXTENT,
-    "data.test_size": EXTENT,
-    "data.limit": EXTENT,
-    "data.num_folds": _whole(2),
-    "data.fold": _whole(0),
-    "model.net.dropout": PROBABILITY,
-    "model.net.mlp_ratio": POSITIVE,
-    **{
-        f"model.net.{name}": COUNT
-        for name in ("in_channels", "in_features", "num_classes", "patch_size", "embed_dim", "depth", "num_heads")
-    },
-    **{f"model.net.{name}": COUNT for name in ("num_layers", "blocks_per_stage", "stride", "kernel_size")},
-    **{f"model.net.{name}": WIDTHS for name in ("hidden_features", "channels", "image_size")},
-    "loss.label_smoothing": _number(0, 1, "from 0"),
-    "loss.gamma": NOT_NEGATIVE,
-    "loss.p": _one_of(1, 2),
-    "optimizer.lr": POSITIVE,
+    "loss.label_smoothing": ">= 0, <= 1",
+    "loss.p": (1, 2),
+    "optimizer.lr": "> 0",
     "optimizer.betas": (_pair_below_1, "two numbers, each at least 0 and less than 1"),
-    "optimizer.eps": NOT_NEGATIVE,
-    "optimizer.weight_decay": NOT_NEGATIVE,
-    "optimizer.momentum": NOT_NEGATIVE,
-    "optimizer.alpha": _number(0, 1, "from 0"),
-    "scheduler.warmup": PROBABILITY,
-    "scheduler.final_factor": PROBABILITY,
-    "scheduler.pct_start": _number(0, 1, "from 0"),
-    "scheduler.*div_factor": POSITIVE,
-    "scheduler.step_size": COUNT,
-    "scheduler.patience": _whole(0),
-    "scheduler.factor": POSITIVE,
-    "metrics.*.top_k": COUNT,
-    "metrics.*.n_bins": COUNT,
+    "optimizer.weight_decay": ">= 0",
+    "optimizer.momentum": ">= 0",
+    "optimizer.alpha": ">= 0, <= 1",
+    "scheduler.pct_start": ">= 0, <= 1",
+    "scheduler.*div_factor": "> 0",
+    "scheduler.step_size": "whole, >= 1",
+    "scheduler.patience": "whole, >= 0",
+    "scheduler.factor": "> 0",
+    "metrics.*.top_k": "whole, >= 1",
+    "metrics.*.n_bins": "whole, >= 1",
     "trainer.devices": (
         lambda value: value == -1 or not isinstance(value, (int, float)) or (type(value) is int and value > 0),
         "a count of at least 1, -1 or auto for all of them, or a list of indices",
     ),
-    "trainer.num_nodes": COUNT,
-    "trainer.max_epochs": _whole(1, also=(-1,)),
-    "trainer.max_steps": _whole(1, also=(-1,)),
-    "trainer.min_*": COUNT,
+    "trainer.num_nodes": "whole, >= 1",
+    "trainer.max_epochs": "whole, >= 1, or -1",
+    "trainer.max_steps": "whole, >= 1, or -1",
+    "trainer.min_*": "whole, >= 1",
     "trainer.limit_*_batches": PART,
     "trainer.overfit_batches": PART,
-    "trainer.reload_dataloaders_every_n_epochs": _whole(0),
+    "trainer.reload_dataloaders_every_n_epochs": "whole, >= 0",
     "trainer.val_check_interval": (
         lambda value: type(value) not in (int, float) or (_part_of_an_epoch(value) and value > 0),
         "a fraction of an epoch up to 1.0, or a whole number of batches",
     ),
-    "trainer.check_val_every_n_epoch": COUNT,
-    "trainer.log_every_n_steps": _whole(0),
-    "trainer.num_sanity_val_steps": _whole(0, also=(-1,)),
-    "trainer.accumulate_grad_batches": COUNT,
-    "trainer.gradient_clip_val": NOT_NEGATIVE,
-    "trainer.gradient_clip_algorithm": _one_of("norm", "value"),
+    "trainer.check_val_every_n_epoch": "whole, >= 1",
+    "trainer.log_every_n_steps": "whole, >= 0",
+    "trainer.num_sanity_val_steps": "whole, >= 0, or -1",
+    "trainer.accumulate_grad_batches": "whole, >= 1",
+    "trainer.gradient_clip_val": ">= 0",
+    "trainer.gradient_clip_algorithm": ("norm", "value"),
     "trainer.profiler": (
         lambda value: not isinstance(value, str) or value in ("simple", "advanced", "pytorch", "xla"),
         "one of simple, advanced, pytorch",
     ),
-    "callbacks.*.patience": _whole(0),
-    "callbacks.*.decay": PROBABILITY,
-    "callbacks.*.min_delta": NOT_NEGATIVE,
-    "callbacks.*.refresh_rate": _whole(0),
-    "callbacks.*.every_minutes": POSITIVE,
-    "callbacks.*.every_n_*": _whole(0),
-    "callbacks.*.update_every_n_steps": COUNT,
-    "callbacks.*.update_starting_at_step": _whole(0),
-    "callbacks.*.keep": COUNT,
-    "callbacks.*.num_images": COUNT,
-    "callbacks.*.save_top_k": _whole(0, also=(-1,)),
-    "callbacks.*.max_depth": _whole(0, also=(-1,)),
-    "augment.*.margin": _whole(0, 1000),
-    "augment.*.size": _whole(1, 10_000),
-    "augment.*.spacing": _whole(1, 1000),
-    "augment.*.magnitude": _number(0, 1000, "from 0"),
-    "augment.*.degrees": _number(0, 180, "from 0"),
-    "augment.*.translate": _number(0, 1, "from 0"),
-    "augment.*.shear": _number(0, 80, "from 0"),
-    "augment.*.padding": _one_of("zeros", "border", "reflection"),
-    "augment.*.horizontal": _number(0, 1, "from 0"),
-    "augment.*.vertical": _number(0, 1, "from 0"),
-    "augment.*.alpha": _number(1e-3, 1000, "from 0.001"),
+    "callbacks.*.patience": "whole, >= 0",
+    "callbacks.*.decay": ">= 0, < 1",
+    "callbacks.*.min_delta": ">= 0",
+    "callbacks.*.every_n_*": "whole, >= 0",
+    "callbacks.*.update_every_n_steps": "whole, >= 1",
+    "callbacks.*.update_starting_at_step": "whole, >= 0",
+    "callbacks.*.save_top_k": "whole, >= 0, or -1",
 }
+
+
+@lru_cache
+def declared_ranges(target: str) -> dict[str, Rule]:
+    """What a class of this project and its bases declare with ``ranges``, read without importing it."""
+    module, _, name = target.rpartition(".")
+    place = PACKAGE.parent.joinpath(*module.split("."))
+    path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not module.startswith("experiments") or not path.is_file():
+        return {}
+    rules: dict[str, Rule] = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and name in {alias.asname or alias.name for alias in node.names}:
+            return declared_ranges(f"{node.module}.{name}")
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for base in node.bases:
+                rules |= declared_ranges(f"{module}.{ast.unparse(base)}")
+            for call in (call for method in node.body for call in getattr(method, "decorator_list", ())):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == "ranges":
+                    rules |= {str(given.arg): ast.literal_eval(given.value) for given in call.keywords}
+    return rules
+
+
 FAMILIES: dict[str, tuple[Any, str]] = {
     "switch": (bool, "true or false"),
     "number": ((int, float), "a number"),
@@ -190,16 +151,19 @@ def kind_mismatch(key: str, value: Any, default: Any) -> str | None:
     return FAMILIES[str(expected)][1] + (example if expected in ("number", "list") else "")
 
 
-def ruled(name: str, value: Any) -> Iterator[tuple[str, Any, str]]:
-    """What is wrong with a value by ``RULES``."""
-    rule = next((rule for pattern, rule in RULES.items() if fnmatchcase(name, pattern)), None)
+def ruled(name: str, value: Any, target: str = "") -> Iterator[tuple[str, Any, str]]:
+    """What is wrong with a value by what its class declares, or else by ``RULES``."""
+    rule = declared_ranges(target).get(name.rpartition(".")[2]) or next(
+        (rule for pattern, rule in RULES.items() if fnmatchcase(name, pattern)), None
+    )
     if rule is None or value is None or (isinstance(value, Mapping) and "_target_" in value):
         return
-    test, words = rule
-    try:
-        fine = test(value)
-    except (TypeError, ValueError, OverflowError):
-        fine = False
-    if not fine:
-        near = did_you_mean(value, words.removeprefix("one of ").split(", ")) if isinstance(value, str) else ""
-        yield name, value, f"must be {words}.{near}" if near else f"must be {words}"
+    if isinstance(rule, tuple) and callable(rule[0]):
+        try:
+            wrong = None if rule[0](value) else rule[1]
+        except (TypeError, ValueError, OverflowError):
+            wrong = rule[1]
+    else:
+        wrong = out_of_range(value, rule)
+    if wrong:
+        yield name, value, f"must be {wrong}"

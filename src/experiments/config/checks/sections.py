@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiments.config.checks.sources import defaults
-
 Config = Mapping[str, Any]
 Fault = tuple[str, Any, str]  # a key, its value, and what is wrong with it
 OURS = ("experiments.", "torch.", "torchmetrics.", "lightning.")
@@ -18,16 +16,15 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:37]}...{text[-40:]}"
 
 
-def leaves(value: Any, name: str, ours: bool = True) -> Iterator[tuple[str, Any, bool, Mapping[str, Any]]]:
-    """Every value below a config's key: its name, itself, whether its class is known, and the defaults beside it."""
+def leaves(value: Any, name: str, ours: bool = True) -> Iterator[tuple[str, Any, bool, str]]:
+    """Every value below a config's key: its name, itself, whether its class is known, and the class's import path."""
     if not isinstance(value, Mapping):
         return
     target = value.get("_target_")
     ours = str(target).startswith(OURS) if target is not None else ours
-    known = defaults().get(str(target), {})
     for key, part in value.items():
         if key not in ("_target_", "_partial_"):
-            yield f"{name}.{key}", part, ours, known
+            yield f"{name}.{key}", part, ours, str(target)
             yield from leaves(part, f"{name}.{key}", ours)
 
 

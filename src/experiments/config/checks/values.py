@@ -9,7 +9,7 @@ from typing import Any
 from experiments.config import conf_files
 from experiments.config.checks.ranges import kind_mismatch, ruled
 from experiments.config.checks.sections import GROUPS, MUST_BE_THERE, Config, leaves, section, value_at
-from experiments.config.checks.sources import files
+from experiments.config.checks.sources import defaults, files
 from experiments.config.plain_values import CLASSIFIER
 from experiments.config.suggestions import keys_of, meant_key
 
@@ -58,14 +58,14 @@ def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any
     for name, value in config.items():
         yield from ruled(name, value)
     for group in (*GROUPS, "augment"):
-        for name, value, ours, beside in leaves(config.get(group), group):
+        for name, value, ours, target in leaves(config.get(group), group):
             if not ours or (group == "data" and name.startswith("data.augment.")):
                 continue
             key = name.rpartition(".")[2]
-            if kind := kind_mismatch(key, value, beside.get(key)):
+            if kind := kind_mismatch(key, value, defaults().get(target, {}).get(key)):
                 yield name, value, f"must be {kind}"
             else:
-                yield from ruled(name, value)
+                yield from ruled(name, value, target)
 
 
 def _choices(group: str) -> list[str]:

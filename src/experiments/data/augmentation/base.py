@@ -22,12 +22,6 @@ class Augmentation(nn.Module):
         """Return the changed batch; what is random comes from ``rng``."""
 
 
-def check_range(option: str, value: float, low: float, high: float) -> None:
-    """Raise ValueError if an option's value lies outside its range."""
-    if not low <= value <= high:
-        raise ValueError(f"augment: {option}={value!r} must be from {low:g} to {high:g}")
-
-
 def uniform(rng: np.random.Generator, like: Tensor, low: float, high: float, *shape: int) -> Tensor:
     """Uniform numbers on the device of ``like``."""
     drawn = rng.random(shape or len(like), dtype=np.float32) * np.float32(high - low) + np.float32(low)

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.data.augmentation.base import Augmentation, Batch, check_range
+from experiments.data.augmentation.base import Augmentation, Batch
+from experiments.errors import ranges
 
 
 def _boxes(images: Tensor, rng: np.random.Generator, heights: Any, widths: Any) -> Tensor:
@@ -25,9 +26,9 @@ def _boxes(images: Tensor, rng: np.random.Generator, heights: Any, widths: Any) 
 class Cutout(Augmentation):
     """A black square of ``size`` pixels about a random point (DeVries & Taylor 2017, arXiv 1708.04552)."""
 
+    @ranges(size="whole, >= 1, <= 10000")
     def __init__(self, size: int = 8) -> None:
         super().__init__()
-        check_range("size", size, 1, 10_000)
         self.size = size
 
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
@@ -43,9 +44,9 @@ class Mixup(Augmentation):
 
     mixes = True
 
+    @ranges(alpha=">= 0.001, <= 1000")
     def __init__(self, alpha: float = 0.2) -> None:
         super().__init__()
-        check_range("alpha", alpha, 1e-3, 1000)
         self.alpha = alpha
 
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
@@ -64,9 +65,9 @@ class Cutmix(Augmentation):
 
     mixes = True
 
+    @ranges(alpha=">= 0.001, <= 1000")
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        check_range("alpha", alpha, 1e-3, 1000)
         self.alpha = alpha
 
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:

@@ -5,15 +5,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.data.augmentation.base import Augmentation, Batch, check_range, uniform
+from experiments.data.augmentation.base import Augmentation, Batch, uniform
+from experiments.errors import ranges
 
 
 class Crop(Augmentation):
     """A random part of the original size, out of the image with a margin of ``margin`` black pixels."""
 
+    @ranges(margin="whole, >= 0, <= 1000")
     def __init__(self, margin: int = 4) -> None:
         super().__init__()
-        check_range("margin", margin, 0, 1000)
         self.margin = margin
 
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
@@ -30,10 +31,9 @@ class Crop(Augmentation):
 class Flip(Augmentation):
     """Left and right, and top and bottom, exchanged with these probabilities."""
 
+    @ranges(horizontal=">= 0, <= 1", vertical=">= 0, <= 1")
     def __init__(self, horizontal: float = 0.5, vertical: float = 0.0) -> None:
         super().__init__()
-        check_range("horizontal", horizontal, 0, 1)
-        check_range("vertical", vertical, 0, 1)
         self.probabilities = {-1: horizontal, -2: vertical}
 
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:

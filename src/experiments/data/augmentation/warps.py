@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.data.augmentation.base import Augmentation, Batch, check_range, uniform
-
-PADDINGS = ("zeros", "border", "reflection")
+from experiments.data.augmentation.base import Augmentation, Batch, uniform
+from experiments.errors import ranges
 
 
 def _identity_grid(images: Tensor) -> Tensor:
@@ -26,10 +25,9 @@ def _identity_grid(images: Tensor) -> Tensor:
 class Warp(Augmentation):
     """Moves pixels: each one of the result is read somewhere in the image, and beyond it what ``padding`` says."""
 
+    @ranges(padding=("zeros", "border", "reflection"))
     def __init__(self, padding: str) -> None:
         super().__init__()
-        if padding not in PADDINGS:
-            raise ValueError(f"augment: padding={padding!r} is not one of {', '.join(PADDINGS)}")
         self.padding = padding
 
     @abstractmethod
@@ -84,6 +82,12 @@ class Affine(Warp):
         padding: what lies beyond the image: ``zeros`` (black), ``border``, ``reflection``.
     """
 
+    @ranges(
+        degrees=">= 0, <= 180",
+        translate=">= 0, <= 1",
+        scale="list, > 0",
+        shear=">= 0, <= 80",
+    )
     def __init__(
         self,
         degrees: float = 10.0,
@@ -93,10 +97,7 @@ class Affine(Warp):
         padding: str = "zeros",
     ) -> None:
         super().__init__(padding)
-        check_range("degrees", degrees, 0, 180)
-        check_range("translate", translate, 0, 1)
-        check_range("shear", shear, 0, 80)
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        if len(scale) != 2 or scale[0] > scale[1]:
             raise ValueError(f"augment: scale={list(scale)} must be two positive numbers, the smaller one first")
         self.degrees, self.translate, self.scale, self.shear = degrees, translate, tuple(scale), shear
 
@@ -132,10 +133,9 @@ class Elastic(Warp):
         padding: what lies beyond the image: ``zeros`` (black), ``border``, ``reflection``.
     """
 
+    @ranges(magnitude=">= 0, <= 1000", spacing="whole, >= 1, <= 1000")
     def __init__(self, magnitude: float = 2.0, spacing: int = 7, padding: str = "zeros") -> None:
         super().__init__(padding)
-        check_range("magnitude", magnitude, 0, 1000)
-        check_range("spacing", spacing, 1, 1000)
         self.magnitude, self.spacing = magnitude, spacing
 
     def sources(self, images: Tensor, grid: Tensor | None, rng: np.random.Generator) -> Tensor:
