@@ -1,7 +1,9 @@
 import logging
+import os
 
 import pytest
 from lightning import Trainer
+from lightning.pytorch.callbacks import Timer
 
 import experiments
 from experiments.callbacks import Progress, progress
@@ -39,7 +41,7 @@ def test_the_time_that_is_left_is_told_until_the_last_line(lines):
 class Loop:
     def __init__(self, epochs=-1, steps=-1, batches=10, taken=0):
         self.max_epochs, self.max_steps, self.num_training_batches = epochs, steps, batches
-        self.global_step = taken
+        self.global_step, self.callbacks = taken, []
         self.fit_loop = self.epoch_loop = self
         self.total_batch_idx = taken - 1
 
@@ -105,3 +107,22 @@ def test_a_bar_counts_optimizer_steps_also_in_lists_of_batches(tmp_path, monkeyp
     experiment.trainer.fit(experiment.classifier, datamodule=experiment.data)
     (shown,) = [callback for callback in experiment.trainer.callbacks if isinstance(callback, Progress)]
     assert (shown.train_progress_bar.n, shown.train_progress_bar.total) == (13, 13)
+
+
+def test_an_epochs_line_fits_the_terminal_and_knows_max_time(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(progress, "has_screen", lambda: True)
+    monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((80, 30)))
+    config = experiments.compose(
+        "trainer.max_epochs=-1", "+trainer.max_time={seconds: 1}", "scheduler=constant", "data.limit=100",
+        "callbacks=minimal", "logger=none", "trainer.accelerator=cpu", f"run_dir={tmp_path}",
+    )  # fmt: skip
+    experiment = build(config)
+    experiment.trainer.fit(experiment.classifier, datamodule=experiment.data)
+    lines = [record.message for record in caplog.records if record.message.startswith("epoch ")]
+    assert len(lines) > 1
+    assert all("val/accuracy" in line and len(line) < 80 for line in lines)
+    (shown,) = [callback for callback in experiment.trainer.callbacks if isinstance(callback, Progress)]
+    (timer,) = [callback for callback in experiment.trainer.callbacks if isinstance(callback, Timer)]
+    monkeypatch.setattr(timer, "time_remaining", lambda: 61.2)
+    assert shown.time_left(experiment.trainer) == "0:01:02"

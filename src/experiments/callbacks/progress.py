@@ -4,13 +4,14 @@ import logging
 import math
 import multiprocessing
 import os
+import shutil
 import sys
 import time
 from datetime import timedelta
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 
 from experiments.data.batches import steps_per_epoch, steps_taken
 from experiments.errors import ranges
@@ -95,18 +96,19 @@ class Progress(TQDMProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What stands behind the bar: loss, accuracy, the best so far and the time that is left."""
         shown = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
-        if self._best is not None:
-            shown["best"] = f"{self._best:.4f}"
-        return {**shown, **({"left": left} if (left := self.time_left(trainer)) else {})}
+        best = None if self._best is None else f"{self._best:.4f}"
+        first = {"left": self.time_left(trainer), "best": best}  # a narrow terminal shows no more
+        return {**{name: value for name, value in first.items() if value}, **shown}
 
     def time_left(self, trainer: Trainer) -> str | None:
         """Until the last epoch's end, at the pace so far; None before there is one, and where no end is set."""
         since, share = self._started
         done = share_done(trainer)
-        if not share < done < 1:
-            return None
-        seconds = (time.perf_counter() - since) / (done - share) * (1 - done)
-        return str(timedelta(seconds=math.ceil(seconds)))
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        seconds = [remaining for timer in timers if (remaining := timer.time_remaining()) is not None]  # of max_time
+        if share < done < 1:
+            seconds.append((time.perf_counter() - since) / (done - share) * (1 - done))
+        return str(timedelta(seconds=math.ceil(max(0.0, min(seconds))))) if seconds and done < 1 else None
 
     def _say(self, trainer: Trainer, epoch: int) -> None:
         if not trainer.is_global_zero:
@@ -117,14 +119,19 @@ class Progress(TQDMProgressBar):
             for name in dict.fromkeys((*EPOCH_METRICS, self.monitor))
             if name in values and (self._validated or not name.startswith("val/"))
         ]
-        shown = [f"{name} {values[name]:.4f}" for name in names]
         self._validated = False
-        if self._best is not None:
-            shown.append(f"best {self._best:.4f}")
-        seconds = time.perf_counter() - self._epoch_started
-        left = self.time_left(trainer)
         end = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
-        log.info("epoch %s%s  %s  %.1f s%s", epoch, end, "  ".join(shown), seconds, f"  left {left}" if left else "")
+        parts = {"epoch": f"epoch {epoch}{end}"} | {name: f"{name} {values[name]:.4f}" for name in names}
+        if self._best is not None:
+            parts["best"] = f"best {self._best:.4f}"
+        parts["seconds"] = f"{time.perf_counter() - self._epoch_started:.1f} s"
+        if left := self.time_left(trainer):
+            parts["left"] = f"left {left}"
+        width = shutil.get_terminal_size().columns if has_screen() else math.inf
+        for name in ("left", "best", "train/accuracy", "train/loss"):  # the bar of a terminal shows the first two
+            if len("  ".join(parts.values())) >= width:
+                parts.pop(name, None)
+        log.info("%s", "  ".join(parts.values()))
 
 
 def share_done(trainer: Trainer) -> float:
