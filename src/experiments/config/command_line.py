@@ -10,7 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from experiments.config import conf_files
-from experiments.config.overrides import dashed_mistake, is_multirun, overrides_in, unreadable
+from experiments.config.overrides import (
+    dashed_mistake,
+    is_multirun,
+    known_keys,
+    overrides_in,
+    unknown_key,
+    unreadable,
+)
 from experiments.config.resolvers import run_of
 from experiments.config.suggestions import synonyms
 from experiments.errors import UserError, stop, together
@@ -44,12 +51,15 @@ def run_script(main: Callable[[], None]) -> None:
 def command_line_mistake(arguments: Sequence[str]) -> str | None:
     """What is wrong with a command line that Hydra would take, or would take for something else."""
     several = is_multirun(arguments)
+    if several and (shown := {"--cfg", "-c", "--info", "-i"} & {one.partition("=")[0] for one in arguments}):
+        return f"-m {min(shown)}: it shows one run's. Leave out -m"
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if name == "sweep" and not several and not argument.startswith("-") and argument != "sweep=null":
             return f"{argument}: it searches in many runs. Type -m before it"
         if name.startswith("hydra.sweeper.") and not several:
-            return f"{argument}: it is for many runs. Type -m sweep=mlp {argument}"
+            wrong = unknown_key(argument, known_keys(["hydra/sweeper=optuna"])) or f"{argument}:"
+            return f"{wrong} it is for many runs. Type -m sweep=mlp before it"
         if name == "experimental-rerun":
             return f"{argument}: it loads a pickle, and a pickle is code. Type resume=<run directory>"
     if mistake := dashed_mistake(arguments) or missing_run(arguments):

@@ -1,7 +1,8 @@
 """What is typed: taken as it is meant, and answered where it cannot be."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from experiments.config import conf_files
@@ -31,13 +32,29 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
             argument = f"++{argument}"  # where a word or nothing stands
         elif argument.startswith("~") and "none" in conf_files.choices(name.lstrip("~")):
             argument = f"{name.lstrip('~')}=none"  # every run has the group
-        elif value in ("null", "[]") and conf_files.is_group(name) and "none" in conf_files.choices(name):
-            argument = f"{name}=none"
+        elif {"null", "[]"} & {*value.split(",")} and "none" in conf_files.choices(name):
+            argument = f"{name}={','.join('none' if one in ('null', '[]') else one for one in value.split(','))}"
         elif argument.startswith("+") and not argument.startswith("++"):
             chooses = conf_files.is_group(name) and _in_defaults(name) and not value.lstrip().startswith("{")
             argument = argument[1:] if chooses else f"+{argument}"
-        meant.append(argument)
+        meant.append(_quoted(argument))
     return meant
+
+
+def _quoted(override: str) -> str:
+    """The override, with quotes around a value that Hydra's grammar has no place for: ``data.root=~/photos``."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, equals, value = override.partition("=")
+    one_word = not set("[]{},'\"\\\n") & {*value} or (value.startswith("${") and "'" not in value)
+    if not equals or not key.strip() or not one_word or value != value.strip():
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return f"{key}='{value}'"
+    return override
 
 
 def _in_defaults(group: str) -> bool:
@@ -109,7 +126,8 @@ def known_keys(chosen: Sequence[str]) -> dict[str, bool]:
 
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
-    return keys_of({str(key): value for key, value in plain.items()})
+    found = keys_of({str(key): value for key, value in plain.items()})
+    return {name: holds for name, holds in found.items() if not name.startswith(("hydra.runtime", "hydra.overrides"))}
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> list[str]:
@@ -117,7 +135,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> list[str]:
     overrides, several = overrides_in(arguments), is_multirun(arguments)
     if found := unreadable(overrides, several):
         return found
-    keys = known_keys([] if several else [one for one in overrides if _is_choice(one)])
+    keys = known_keys([one for one in overrides if _is_choice(one) and not (several and "," in one)])
     if found := [wrong for one in overrides if (wrong := unknown_key(one, keys))]:
         return found
     return [_without_package(error) or " ".join(str(error).split()) or type(error).__name__]
@@ -143,6 +161,7 @@ def _unreadable(override: str, several: bool) -> str | None:
     if not equals and not override.startswith("~"):
         answer = synonyms().get(key.lower(), "")
         return answer if " " in answer else IN_ONE_PIECE
+    override = _quoted(override)
     if not key.strip():
         return f"no key stands before the =; {IN_ONE_PIECE}"
     try:
@@ -154,7 +173,9 @@ def _unreadable(override: str, several: bool) -> str | None:
         return str(error)
     if parsed.is_sweep_override() and not several:
         if re.fullmatch(r"[^\[\]{}()'\"]+(,[^\[\]{}()'\"]+)+", value):
-            return f'commas ask for several runs. Type "{key}=[{value}]" for one, or -m before it'
+            if conf_files.is_group(key):
+                return f'commas ask for several runs. Type "{key}=[{value}]" for one, or -m before it'
+            return f'commas ask for several runs. Type -m before it, or "{key}=[{value}]" for one with a list'
         return "it asks for several runs. Type -m before it"
     return _wrong_choice(override, key.partition("@")[0], meant)
 
@@ -188,7 +209,16 @@ def unknown_key(override: str, keys: Mapping[str, bool]) -> str | None:
     dotted = key.replace("/", ".")
     if override.startswith("+") or dotted in keys or conf_files.is_group(key) or key.startswith("hydra/"):
         return None
+    above = dotted.rpartition(".")[0]
+    if above.startswith("hydra.") and above in keys and equals and not _near(dotted, keys):  # one of Hydra's mappings
+        return f"{override}: there is no such key. Type +{override} to add it"
     return f"{override}: {key_mistake(dotted, value if equals else None, keys)}"
+
+
+def _near(key: str, keys: Iterable[str]) -> bool:
+    above, _, last = key.rpartition(".")
+    beside = [name.rpartition(".")[2] for name in keys if name.rpartition(".")[0] == above]
+    return bool(get_close_matches(last, beside, n=1))
 
 
 def _without_package(error: Exception) -> str | None:

@@ -44,7 +44,7 @@ def choice_mistake(group: str, choice: str) -> str | None:
     if (same := plain.get(_plain(f"x={choice}"))) is not None:
         return f"there is no such choice. Type {group}={same}"
     if (answer := synonyms().get(_plain(f"{group}={choice}"))) is not None:
-        return answer if " " in answer and "=" not in answer else f"there is no such choice. Type {answer}"
+        return f"there is no such choice. Type {answer}" if "=" in answer.split()[0] else answer
     near = get_close_matches(choice.lower(), choices, n=3)
     listed = ", ".join([*near, *(known for known in choices if known not in near)])
     return f"there is no such choice.{_did_you_mean(f'{group}={one}' for one in near)} There are {listed}"
@@ -70,14 +70,14 @@ def key_mistake(key: str, value: str | None, known: Mapping[str, bool]) -> str:
         ends = [name for name in own if known[name] and name.lower().rpartition(".")[2] == words[-1]]
         if ends:
             return meant(ends)
-    others = keys_of_choices(group)
+    others = {} if group == "hydra" else keys_of_choices(group)
     tail = ".".join(words[1:])
     if having := others.get(tail):
         takes = [name.partition(".")[2] for name in own if name.count(".") == len(words) - 1 and known[name]]
         several = group in ("callbacks", "logger", "metrics", "augment")  # whose choices go together
         if several:
             listed = ["default"] * (group == "callbacks") + [having[0].partition("=")[2]]
-            return f"the chosen {group} have no such key. Type {group}=[{','.join(listed)}] to have it"
+            return f"the chosen {group} have no such key. Add {group}=[{','.join(listed)}] to have it"
         return (
             f"the chosen {group} has no such key, it takes {', '.join(takes)}. Type {' or '.join(having)} to have it"
         )
@@ -120,7 +120,8 @@ def _answer(answer: str, typed: str, known: Iterable[str]) -> str:
     if conf_files.is_group(answer):
         wrong = choice_mistake(answer, typed.removeprefix("="))
         return f"there is no such key. Type {answer}{typed}" if wrong is None else f"the key is {answer}, and {wrong}"
-    elsewhere = "" if answer in known or answer.startswith("hydra.") else ", with another choice of the group"
+    own = answer in known or answer.startswith("hydra.") or "." not in answer
+    elsewhere = "" if own else ", with another choice of the group"
     return f"there is no such key. Type {answer}{typed}{elsewhere}"
 
 

@@ -176,6 +176,8 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     """The Trainer with its callbacks and loggers; a callback or logger that is null is off."""
     check_accelerator(config["trainer"]["accelerator"])
     callbacks = [make(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one]
+    if config["trainer"].get("enable_progress_bar") is False:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
     if len(bars) > 1:  # ours steps aside for another
         callbacks = [callback for callback in callbacks if type(callback) is not Progress]

@@ -59,6 +59,7 @@ def find_lr(
     _, lowest = min((loss, lr) for loss, lr in tried if lr >= suggestion and math.isfinite(loss))
     if picture:
         try:
+            Path(picture).expanduser().parent.mkdir(parents=True, exist_ok=True)
             finder.plot(suggest=True).savefig(picture)
         except (OSError, ValueError) as error:  # ValueError: no format that matplotlib writes
             raise UserError(

@@ -149,9 +149,12 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
             "so the run cannot get another length. Start a new run, with scheduler=constant if its end is open."
         )
     for name in typed:
-        _set(stored, name, value_at(config, name))
-    for leaf, value in changes.items():
-        log.info("%s=%s from here on", leaf, value)
+        value = value_at(config, name)
+        _set(stored, name, value)
+        if isinstance(value, Mapping) and any(_within(leaf, (name,)) for leaf in changes):
+            log.info("%s from here on: %s", name, ", ".join(key for key, part in value.items() if part) or "none")
+        elif name in changes:
+            log.info("%s=%s from here on", name, value)
     stored["resume"] = config["resume"]
     stored["init_from"] = None  # the checkpoint holds what became of those weights
     finished = (read_summary(run_dir) or {}).get("status") == "finished" and not another_length

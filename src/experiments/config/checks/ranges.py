@@ -1,6 +1,7 @@
 """State which range and kind each value of a config must have."""
 
 import ast
+import re
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -121,6 +122,8 @@ FAMILIES: dict[str, tuple[Any, str]] = {
 }
 
 
+TEXT = ". This is text, as what oc.env reads is: ${oc.decode:${oc.env:NAME}} is a number"
+
 #: Where what stands in the YAML is one of several kinds of value.
 ALSO = {
     "devices": ("text", "list"),
@@ -148,7 +151,12 @@ def kind_mismatch(key: str, value: Any, default: Any) -> str | None:
     if expected == "text" and found == "number":  # precision=16; the class's annotation has the last word
         return None
     example = f", such as [{value}]" if expected == "list" and found in ("number", "text") else f", such as {default}"
-    return FAMILIES[str(expected)][1] + (example if expected in ("number", "list") else "")
+    text = TEXT if expected == "number" and _is_number_as_text(value) else ""
+    return FAMILIES[str(expected)][1] + (example if expected in ("number", "list") else "") + text
+
+
+def _is_number_as_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE))
 
 
 def ruled(name: str, value: Any, target: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -166,4 +174,4 @@ def ruled(name: str, value: Any, target: str = "") -> Iterator[tuple[str, Any, s
     else:
         wrong = out_of_range(value, rule)
     if wrong:
-        yield name, value, f"must be {wrong}"
+        yield name, value, f"must be {wrong}{TEXT if _is_number_as_text(value) else ''}"

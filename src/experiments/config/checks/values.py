@@ -55,6 +55,8 @@ def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any
             for key, part in (value or {}).items():
                 if part is not None and not (isinstance(part, Mapping) and "_target_" in part):
                     yield f"{group}.{key}", part, "must be null, which turns it off, or name a class as _target_"
+    if "name" in config and config["name"] is None:
+        yield "name", None, "must be a name, since a folder below runs gets it: leave it out for <network>-<data>"
     for name, value in config.items():
         yield from ruled(name, value)
     for group in (*GROUPS, "augment"):
