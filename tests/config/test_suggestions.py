@@ -78,8 +78,8 @@ def test_what_the_table_answers_exists(typed, answer):
     for group, choice in re.findall(r"(?<![\w.])(\w+)=(\w+)(?![\w.(])", answer):
         if conf_files.is_group(group):
             assert choice in conf_files.choices(group), answer
-    for key in re.findall(r"(?<![\w.])((?:trainer|optimizer|scheduler|callbacks|data|loss)\.[\w.]+)", answer):
-        assert any(key.rstrip(".") in keys_with(*extra) for extra in EXTRAS), key
+    for key in re.findall(r"(?<![\w.+])((?:trainer|optimizer|scheduler|callbacks|data|loss)\.[\w.]+)", answer):
+        assert key.endswith("_target_") or any(key.rstrip(".") in keys_with(*extra) for extra in EXTRAS), key
 
 
 EXTRAS = [[], ["loss=weighted_cross_entropy"], ["scheduler=cosine"], ["scheduler=step"],
@@ -111,6 +111,18 @@ EXTRAS = [[], ["loss=weighted_cross_entropy"], ["scheduler=cosine"], ["scheduler
         ("optimizer=sgd optimizer.betas=[0.9,0.99]", "it takes lr, momentum, nesterov, weight_decay, fused"),
         ("model.net.chanels=[3]", "Type model.net.channels with model=cnn or model=resnet"),
         ("optimizer.momentun=0.3", "Type optimizer.momentum with optimizer=muon or optimizer=rmsprop"),
+        ("optimizer=torch.optim.SGD", "Type optimizer=sgd"),
+        ("optimizer=lion", "another class by optimizer._target_=<import path>"),
+        ("optimizer.name=sgd", "Type optimizer=sgd"),
+        ("loss=mse", "Type loss._target_=torch.nn.MSELoss"),
+        ("logger=WandbLogger", "Type logger=wandb"),
+        ("data=./my_images", "Type data=image_folder data.root=./my_images"),
+        ("optimizer.lr=0.1,0.01", 'Type -m before it, or "optimizer.lr=[0.1,0.01]" for one with a list'),
+        ("optimizer.betas=(0.9,0.95)", 'Type "optimizer.betas=[0.9,0.95]"'),
+        ("callbacks=rich_progress_bar", "type +callbacks.rich._target_=lightning.pytorch.callbacks.RichProgressBar"),
+        ("hydra.job.env_set.X=1", "Type +hydra.job.env_set.X=1"),
+        ("resume_from_checkpoint=a.ckpt", "Type resume=a.ckpt"),
+        ("~trainer.max_time", "it holds nothing, leave it out"),
     ],
 )
 def test_habits_are_answered(typed, words):
@@ -120,6 +132,32 @@ def test_habits_are_answered(typed, words):
     assert str(caught.value).startswith(f"{typed.split()[-1]}: ")
     for text in ("Could not", "To append", "struct", "HYDRA"):
         assert text not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "whole"),
+    [
+        ("optimizer.lr 0.01", "optimizer.lr=0.01"),
+        ("optimizer.lr = 0.01", "optimizer.lr=0.01"),
+        ("optimizer.lr =0.01", "optimizer.lr=0.01"),
+        ("trainer.max_epochs: 10", "trainer.max_epochs=10"),
+        ("optimizer.betas=[0.9, 0.95]", '"optimizer.betas=[0.9, 0.95]"'),
+    ],
+)
+def test_what_the_shell_takes_apart_is_said_whole(typed, whole):
+    with pytest.raises(UserError) as caught:
+        experiments.compose(*typed.split())
+    assert str(caught.value) == f"{typed}: an override is one piece. Type {whole}"
+
+
+def test_values_that_hydras_grammar_has_no_place_for_need_no_quotes(monkeypatch):
+    monkeypatch.setenv("LR", "0.25")
+    config = experiments.compose(
+        "data=mnist", "data.root=~/a(b)#c", "name=a=b", "optimizer.lr=${oc.decode:${oc.env:LR}}"
+    )  # fmt: skip
+    assert config["data"]["root"] == "~/a(b)#c"
+    assert config["name"] == "a=b"
+    assert config["optimizer"]["lr"] == 0.25
 
 
 def test_all_unknown_keys_are_answered_together():

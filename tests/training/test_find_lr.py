@@ -29,8 +29,8 @@ def test_a_picture_that_cannot_be_written_loses_no_result(tmp_path):
     if not can_draw():
         pytest.skip("matplotlib is not installed")
     config = experiments.compose("model=mlp", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "optimizer=sgd")
-    with pytest.raises(UserError, match=r"nowhere/a\.png cannot be written: .* fell fastest at .* lowest at"):
-        find_lr(config, picture=tmp_path / "nowhere" / "a.png")
+    with pytest.raises(UserError, match=r"nowhere/a\.pngx cannot be written: .* fell fastest at .* lowest at"):
+        find_lr(config, picture=tmp_path / "nowhere" / "a.pngx")
 
 
 @pytest.mark.parametrize("options", [{"min_lr": 0.0}, {"min_lr": 2.0}, {"steps": 3}], ids=str)

@@ -94,7 +94,7 @@ def test_the_test_split_is_left_alone_where_asked(script, tmp_path):
 MISTAKES = [
     (["data=mnist", "data.root=nowhere"], 2, ["nowhere/MNIST/raw", "train-images-idx3-ubyte.gz", "data=digits"]),
     (["optimizer.lr=-1"], 2, ["optimizer.lr=-1", "more than 0", "command line"]),
-    (["model.net.activation=relo"], 2, ["activation='relo'", "ReLU", "Tanh"]),
+    (["model.net.activation=relo"], 2, ["model.net.activation=relo: it is not one of", "ReLU", "Tanh"]),
     (["model.net._target_=nowhere.Net"], 2, ["nowhere.Net"]),
     (["trainer.max_epochs=-1"], 2, ["trainer.max_epochs"]),
     (["trainer.accelerator=tpux"], 2, ["tpux"]),

@@ -33,7 +33,7 @@ class Progress(TQDMProgressBar):
 
     handles_batch_lists = True
 
-    @ranges(refresh_rate="whole, >= 0", mode=("min", "max"))
+    @ranges(refresh_rate="whole, >= 0")
     def __init__(self, refresh_rate: int = 20, monitor: str = "val/accuracy", mode: str = "max") -> None:
         super().__init__(refresh_rate=refresh_rate if has_screen() else 0)
         self.monitor, self.better = monitor, max if mode == "max" else min

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from experiments.config import conf_files
 from experiments.config.overrides import (
-    dashed_mistake,
+    TAKING_A_VALUE,
     is_multirun,
     known_keys,
     overrides_in,
@@ -19,8 +20,12 @@ from experiments.config.overrides import (
     unreadable,
 )
 from experiments.config.resolvers import run_of
-from experiments.config.suggestions import synonyms
+from experiments.config.suggestions import choice_mistake, key_mistake, synonyms
 from experiments.errors import UserError, stop, together
+
+HYDRA_FLAGS = TAKING_A_VALUE | {
+    "help", "h", "hydra-help", "version", "resolve", "run", "r", "multirun", "m", "shell-completion", "sc",
+}  # fmt: skip
 
 
 def missing_run(arguments: Sequence[str]) -> str | None:
@@ -62,9 +67,34 @@ def command_line_mistake(arguments: Sequence[str]) -> str | None:
             return f"{wrong} it is for many runs. Type -m sweep=mlp before it"
         if name == "experimental-rerun":
             return f"{argument}: it loads a pickle, and a pickle is code. Type resume=<run directory>"
-    if mistake := dashed_mistake(arguments) or missing_run(arguments):
+    if mistake := _dashed_mistake(arguments) or missing_run(arguments):
         return mistake
     return together(unreadable(overrides_in(arguments), several)) or None
+
+
+def _dashed_mistake(arguments: Sequence[str]) -> str | None:
+    """What is wrong with an option that is typed as other tools have it: ``--lr 0.1``."""
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not re.fullmatch(r"--?[A-Za-z][\w.-]*", argument.partition("=")[0]) or name in HYDRA_FLAGS:
+            continue
+        following = arguments[position + 1] if position + 1 < len(arguments) else ""
+        if not equals and following and not following.startswith("-") and "=" not in following:
+            value = following
+        name = name.replace("-", "_")
+        said = f"{argument} {value}".strip() if not equals else argument
+        if conf_files.is_group(name) and value and (wrong := choice_mistake(name, value)):
+            return f"{said}: options take no dashes here. {wrong.removeprefix('there is no such choice. ')}"
+        if conf_files.is_group(name) or name in known_keys([]):
+            return f"{said}: options take no dashes here. Type {name}={value or '...'}"
+        answer = synonyms().get(name.lower(), synonyms().get(name.lower().rpartition(".")[2]))
+        if answer is None:
+            wrong = key_mistake(name, value or "...", known_keys([])).removeprefix("there is no such key. ")
+            return f"{said}: options take no dashes here. {wrong}"
+        is_key = " " not in answer and "=" not in answer
+        meant = f"type {answer}={value or '...'}" if is_key else answer
+        return f"{said}: options take no dashes here, {meant}"
+    return None
 
 
 @contextmanager

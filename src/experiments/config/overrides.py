@@ -16,9 +16,6 @@ TAKING_A_VALUE = {
     "cfg", "c", "package", "p", "config-path", "cp", "config-name", "cn", "config-dir", "cd", "info", "i",
     "experimental-rerun",
 }  # fmt: skip
-HYDRA_FLAGS = TAKING_A_VALUE | {
-    "help", "h", "hydra-help", "version", "resolve", "run", "r", "multirun", "m", "shell-completion", "sc",
-}  # fmt: skip
 
 
 def as_meant(arguments: Sequence[str]) -> list[str]:
@@ -79,40 +76,6 @@ def is_multirun(arguments: Sequence[str]) -> bool:
     return bool({"-m", "--multirun"} & set(arguments))
 
 
-def dashed_mistake(arguments: Sequence[str]) -> str | None:
-    """What is wrong with an option that is typed as other tools have it: ``--lr 0.1``."""
-    for position, argument in enumerate(arguments):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if not re.fullmatch(r"--?[A-Za-z][\w.-]*", argument.partition("=")[0]) or name in HYDRA_FLAGS:
-            continue
-        following = arguments[position + 1] if position + 1 < len(arguments) else ""
-        if not equals and following and not following.startswith("-") and "=" not in following:
-            value = following
-        name = name.replace("-", "_")
-        said = f"{argument} {value}".strip() if not equals else argument
-        if conf_files.is_group(name) and value and (wrong := choice_mistake(name, value)):
-            return f"{said}: options take no dashes here. {wrong.removeprefix('there is no such choice. ')}"
-        if conf_files.is_group(name) or name in top_keys() or name in known_keys([]):
-            return f"{said}: options take no dashes here. Type {name}={value or '...'}"
-        answer = synonyms().get(name.lower(), synonyms().get(name.lower().rpartition(".")[2]))
-        if answer is None:
-            wrong = key_mistake(name, value or "...", known_keys([])).removeprefix("there is no such key. ")
-            return f"{said}: options take no dashes here. {wrong}"
-        is_key = " " not in answer and "=" not in answer
-        meant = f"type {answer}={value or '...'}" if is_key else answer
-        return f"{said}: options take no dashes here, {meant}"
-    return None
-
-
-def top_keys() -> list[str]:
-    """The keys of the whole experiment."""
-    import yaml
-
-    path = conf_files.find("train")
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
-    return [key for key in content if key not in ("defaults", "hydra")]
-
-
 def known_keys(chosen: Sequence[str]) -> dict[str, bool]:
     """Every key there is with some choices of groups, and whether it holds a value."""
     from experiments.config.compose import composed
@@ -148,7 +111,32 @@ def _is_choice(override: str) -> bool:
 
 def unreadable(overrides: Sequence[str], several: bool) -> list[str]:
     """What is wrong with overrides as they stand, whatever keys there are; ``several`` runs may be asked for."""
-    return [f"{one}: {wrong}" for one in overrides if (wrong := _unreadable(one, several))]
+    whole = _whole(overrides)
+    return [
+        f"{one}: {wrong}"
+        for one in whole
+        if (wrong := _unreadable(one, several) if one in overrides else _taken_apart(one))
+    ]
+
+
+def _taken_apart(joined: str) -> str:
+    key, value = re.split(r":? *= *|:? +", joined, maxsplit=1)
+    quoted = f'"{key}={value}"' if set(" [{") & {*value} else f"{key}={value}"
+    return f"an override is one piece. Type {quoted}"
+
+
+def _whole(overrides: Sequence[str]) -> list[str]:
+    """The overrides, with those in one that the shell took apart: ``lr = 0.1``, ``betas=[0.9, 0.99]``."""
+    whole: list[str] = []
+    for one in overrides:
+        before = whole[-1] if whole else ""
+        open_list = any(before.count(start) > before.count(end) for start, end in ("[]", "{}"))
+        bare = before and "=" not in one and ("=" not in before or before.endswith("=")) and before[0] not in "~-"
+        if open_list or bare or (one.startswith("=") and "=" not in before and before):
+            whole[-1] = f"{before} {one}"
+        else:
+            whole.append(one)
+    return whole
 
 
 def _unreadable(override: str, several: bool) -> str | None:
@@ -168,6 +156,8 @@ def _unreadable(override: str, several: bool) -> str | None:
         parsed = OverridesParser.create().parse_override(override)
         meant = parsed.value()
     except HydraException:
+        if value.startswith("(") and value.endswith(")"):
+            return f'a list has square brackets. Type "{key}=[{value[1:-1]}]"'
         return IN_ONE_PIECE
     except Exception as error:
         return str(error)
@@ -207,6 +197,8 @@ def unknown_key(override: str, keys: Mapping[str, bool]) -> str | None:
     key, equals, value = override.lstrip("+~").partition("=")
     key = key.partition("@")[0].strip()
     dotted = key.replace("/", ".")
+    if override.startswith("~") and keys.get(dotted):
+        return f"{override}: it holds nothing, leave it out"
     if override.startswith("+") or dotted in keys or conf_files.is_group(key) or key.startswith("hydra/"):
         return None
     above = dotted.rpartition(".")[0]

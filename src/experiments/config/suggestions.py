@@ -41,13 +41,18 @@ def choice_mistake(group: str, choice: str) -> str | None:
     if not choices or choice in choices:
         return None
     plain = {_plain(f"x={known}"): known for known in choices}
-    if (same := plain.get(_plain(f"x={choice}"))) is not None:
-        return f"there is no such choice. Type {group}={same}"
-    if (answer := synonyms().get(_plain(f"{group}={choice}"))) is not None:
-        return f"there is no such choice. Type {answer}" if "=" in answer.split()[0] else answer
+    last = choice.rpartition(".")[2]  # of torch.optim.SGD
+    for name in (choice, last, *(last.lower().removesuffix(end) for end in (group, "datamodule", "dataset"))):
+        if (same := plain.get(_plain(f"x={name}"))) is not None:
+            return f"there is no such choice. Type {group}={same}"
+        if (answer := synonyms().get(_plain(f"{group}={name}"))) is not None:
+            return f"there is no such choice. Type {answer}" if "=" in answer.split()[0] else answer
+    if group == "data" and choice.startswith((".", "/", "~")):
+        return f"there is no such choice. Type data=image_folder data.root={choice}"
     near = get_close_matches(choice.lower(), choices, n=3)
     listed = ", ".join([*near, *(known for known in choices if known not in near)])
-    return f"there is no such choice.{_did_you_mean(f'{group}={one}' for one in near)} There are {listed}"
+    own = f"; another class by {group}._target_=<import path>" if group in ("optimizer", "scheduler", "loss") else ""
+    return f"there is no such choice.{_did_you_mean(f'{group}={one}' for one in near)} There are {listed}{own}"
 
 
 def key_mistake(key: str, value: str | None, known: Mapping[str, bool]) -> str:
@@ -64,6 +69,8 @@ def key_mistake(key: str, value: str | None, known: Mapping[str, bool]) -> str:
 
     if same := lower.get(".".join(words)):
         return meant(same)
+    if len(words) == 2 and words[1] in ("name", "type", "class_name") and conf_files.is_group(group):
+        return _answer(group, typed, known)
     if len(words) > 1 and (answer := elsewhere().get(key.lower()) or synonyms().get(".".join(words))):
         return _answer(answer, typed, known)
     if own := [name for low, names in lower.items() if low.startswith(f"{group}.") for name in names]:

@@ -70,7 +70,35 @@ def class_mistakes(config: Config, typed: Sequence[str] = ()) -> list[str]:
     found += [fault for fault in class_combinations(config) if fault[0] not in wrong]
     if not any(name.startswith(("optimizer", "scheduler")) for name, *_ in found):
         found += _refusals(config)
+    if not any(name.startswith("model.net") for name, *_ in found):
+        found += _refused_network(config)
     return [describe_mistake(*fault, typed) for fault in {fault[0]: fault for fault in found}.values()]
+
+
+def _refused_network(config: Config) -> Iterator[Fault]:
+    """What a network of ours refuses, tried without memory for its weights; a user's own may do anything."""
+    import torch
+
+    part, data = section(config, "model.net"), _class(config, "data")
+    target = str(part.get("_target_"))
+    if not target.startswith("experiments.nets.") or isinstance(part.get("nets"), list):
+        return
+    channels, *sides = getattr(data, "image_shape", None) or (1, 28, 28)
+    facts = {"in_channels": channels, "image_size": sides, "in_features": channels * math.prod(sides)}
+    made = locate(target)
+    given = {key: value for key, value in part.items() if not key.startswith("_") and value is not None}
+    try:
+        with torch.device("meta"):
+            made(**{key: value for key, value in facts.items() if key in taken(made)[0]} | given)
+    except ValueError as error:
+        key, _, text = str(error).partition("=")
+        value = repr(given.get(key))
+        if key in given and text.startswith(f"{value} "):
+            yield f"model.net.{key}", given[key], text.removeprefix(f"{value} ")
+        else:
+            yield "model.net", "", f"is refused by {target}: {error}"
+    except Exception:  # what the data's facts are missing for
+        return
 
 
 def _refusals(config: Config) -> Iterator[Fault]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.config.checks.ranges import WORST
-from experiments.config.checks.sections import OURS, Config, number_at, section, shown, value_at
+from experiments.config.checks.sections import OURS, Config, number_at, section, value_at
 from experiments.errors import did_you_mean
 
 
@@ -19,8 +19,8 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
     folds, fold = get("data.num_folds"), get("data.fold")
     if str(get("data._target_")).startswith(OURS):
         if (folds is None) != (fold is None):
-            missing = "data.fold" if fold is None else "data.num_folds"
-            yield missing, None, f"must be given with data.num_folds={shown(folds)} and data.fold={shown(fold)}"
+            given, other = ("data.num_folds", "data.fold=0") if fold is None else ("data.fold", "data.num_folds=5")
+            yield given, get(given), f"needs the other one too, such as {other}"
         elif type(folds) is int and type(fold) is int and 0 <= folds <= fold:
             yield "data.fold", fold, f"must be from 0 to {folds - 1}, with data.num_folds={folds}"
     least, most = number_at(config, "trainer.min_epochs"), number_at(config, "trainer.max_epochs")
