@@ -393,7 +393,7 @@ def test_check_of_a_grid_starts_none_of_it(here, script_here):
     code, output, errors = script_here("train", "-m", "check=true", "model=mlp,cnn", "model.net.norm=none,bad", *FAST)
     assert code == 2
     assert output.count("no mistake found") == 2
-    assert errors.count("model.net.norm=bad: it is not one of none, batch, layer") == 4  # each where it happens, and in the list at the end
+    assert errors.count("model.net.norm=bad: it is not one of") == 4  # each where it happens, and at the end
     assert everything_in(here) == before
     code, output, errors = script_here("train", "-m", "check=true", "model=mlp,cnn", *FAST)
     assert (code, output.count("no mistake found"), errors) == (0, 2, "")

@@ -122,7 +122,6 @@ EXTRAS = [[], ["loss=weighted_cross_entropy"], ["scheduler=cosine"], ["scheduler
         ("callbacks=rich_progress_bar", "type +callbacks.rich._target_=lightning.pytorch.callbacks.RichProgressBar"),
         ("hydra.job.env_set.X=1", "Type +hydra.job.env_set.X=1"),
         ("resume_from_checkpoint=a.ckpt", "Type resume=a.ckpt"),
-        ("~trainer.max_time", "it holds nothing, leave it out"),
     ],
 )
 def test_habits_are_answered(typed, words):

@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from experiments.data.batches import steps_per_epoch, steps_taken
 from experiments.errors import ranges
@@ -54,6 +55,8 @@ class Progress(TQDMProgressBar):
         super().on_train_epoch_start(trainer, *args)
         if self._epoch_started:
             self._say(trainer, trainer.current_epoch)
+        if self.train_progress_bar is not None:  # counted as the lines are
+            self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}")
         self._epoch_started = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,7 +134,8 @@ class Progress(TQDMProgressBar):
         for name in ("left", "best", "train/accuracy", "train/loss"):  # the bar of a terminal shows the first two
             if len("  ".join(parts.values())) >= width:
                 parts.pop(name, None)
-        log.info("%s", "  ".join(parts.values()))
+        with Tqdm.external_write_mode(sys.stderr):  # the bar steps aside
+            log.info("%s", "  ".join(parts.values()))
 
 
 def share_done(trainer: Trainer) -> float:

@@ -15,9 +15,8 @@ from experiments.config.overrides import (
     TAKING_A_VALUE,
     is_multirun,
     known_keys,
-    overrides_in,
+    override_mistakes,
     unknown_key,
-    unreadable,
 )
 from experiments.config.resolvers import run_of
 from experiments.config.suggestions import choice_mistake, key_mistake, synonyms
@@ -69,7 +68,7 @@ def command_line_mistake(arguments: Sequence[str]) -> str | None:
             return f"{argument}: it loads a pickle, and a pickle is code. Type resume=<run directory>"
     if mistake := _dashed_mistake(arguments) or missing_run(arguments):
         return mistake
-    return together(unreadable(overrides_in(arguments), several)) or None
+    return together(override_mistakes(arguments)) or None
 
 
 def _dashed_mistake(arguments: Sequence[str]) -> str | None:

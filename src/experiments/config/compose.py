@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from experiments.config import conf_files
 from experiments.config.hydra_internals import VERSION_BASE
 from experiments.config.installation import CONF
-from experiments.config.overrides import as_meant, explain, unreadable
+from experiments.config.overrides import as_meant, explain, override_mistakes
 from experiments.config.plain_values import job_values
 from experiments.config.resolvers import forget_run_id, register_resolvers
 from experiments.errors import UserError, together
@@ -25,7 +25,7 @@ def compose(*overrides: str) -> dict[str, Any]:
     register_resolvers()
     conf_files.report_replaced()
     forget_run_id()
-    if mistakes := unreadable(overrides, several=False):
+    if mistakes := override_mistakes(overrides):
         raise UserError(together(mistakes))
     try:
         config = composed(as_meant(overrides))

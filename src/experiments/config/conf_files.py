@@ -6,6 +6,8 @@ from collections.abc import MutableSequence
 from functools import lru_cache
 from pathlib import Path
 
+import hydra
+
 from experiments.config.installation import CONF, OWN_CONF
 from experiments.errors import UserError
 
@@ -78,8 +80,9 @@ def groups() -> list[str]:
 
 
 def choices(group: str) -> list[str]:
-    """Return the choices of a group."""
-    return sorted({path.stem for folder in folders() for path in (folder / group).glob("*.yaml")})
+    """Return the choices of a group; of Hydra's own groups, those that it brings too."""
+    places = [*folders(), *([Path(hydra.__file__).parent / "conf"] if group.startswith("hydra/") else [])]
+    return sorted({path.stem for folder in places for path in (folder / group).glob("*.yaml")})
 
 
 def report_replaced() -> None:

@@ -23,7 +23,10 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
     meant = []
     for argument in arguments:
         name, _, value = argument.lstrip("+").partition("=")
-        if argument == f"{name}={value}" and conf_files.is_group(name) and value.lstrip().startswith("{"):
+        group = name.partition("@")[0]
+        if argument.startswith("~") and _holds_nothing(argument[1:], arguments):
+            continue
+        if argument == f"{name}={value}" and value.lstrip().startswith("{"):
             argument = f"++{argument}"  # a whole mapping, with keys that the chosen file does not have
         elif argument == f"{name}={value}" and name.endswith("._target_"):
             argument = f"++{argument}"  # where a word or nothing stands
@@ -32,8 +35,10 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
         elif {"null", "[]"} & {*value.split(",")} and "none" in conf_files.choices(name):
             argument = f"{name}={','.join('none' if one in ('null', '[]') else one for one in value.split(','))}"
         elif argument.startswith("+") and not argument.startswith("++"):
-            chooses = conf_files.is_group(name) and _in_defaults(name) and not value.lstrip().startswith("{")
-            argument = argument[1:] if chooses else f"+{argument}"
+            if not conf_files.is_group(group) or value.lstrip().startswith("{"):
+                argument = f"+{argument}"
+            elif _in_defaults(name):
+                argument = argument[1:]
         meant.append(_quoted(argument))
     return meant
 
@@ -52,6 +57,20 @@ def _quoted(override: str) -> str:
     except HydraException:
         return f"{key}='{value}'"
     return override
+
+
+def _holds_nothing(key: str, arguments: Sequence[str]) -> bool:
+    """Whether a key is there and null, which Hydra cannot delete."""
+    from omegaconf import OmegaConf
+
+    from experiments.config.compose import composed
+
+    try:
+        config = composed([one for one in overrides_in(arguments) if _is_choice(one) and "," not in one])
+    except Exception:  # what is chosen does not compose by itself
+        return False
+    above = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+    return above is not None and key.rpartition(".")[2] in above and OmegaConf.select(config, key) in (None, {})
 
 
 def _in_defaults(group: str) -> bool:
@@ -95,28 +114,25 @@ def known_keys(chosen: Sequence[str]) -> dict[str, bool]:
 
 def explain(error: Exception, arguments: Sequence[str]) -> list[str]:
     """One message for every override that cannot be applied; Hydra's own words where none is found."""
-    overrides, several = overrides_in(arguments), is_multirun(arguments)
-    if found := unreadable(overrides, several):
-        return found
-    keys = known_keys([one for one in overrides if _is_choice(one) and not (several and "," in one)])
-    if found := [wrong for one in overrides if (wrong := unknown_key(one, keys))]:
-        return found
-    return [_without_package(error) or " ".join(str(error).split()) or type(error).__name__]
+    found = override_mistakes(arguments, unreadable_alone=False)
+    return found or [_without_package(error) or " ".join(str(error).split()) or type(error).__name__]
+
+
+def override_mistakes(arguments: Sequence[str], unreadable_alone: bool = True) -> list[str]:
+    """What is wrong with overrides; unknown keys, which take a moment, are looked for beside other mistakes alone."""
+    overrides, several = _whole(overrides_in(arguments)), is_multirun(arguments)
+    faults = {one: _unreadable(one, several) if one in arguments else _taken_apart(one) for one in overrides}
+    if unreadable_alone and not any(faults.values()):
+        return []
+    right = [one for one, fault in faults.items() if not fault]
+    keys = known_keys([one for one in right if _is_choice(one) and not (several and "," in one)])
+    said = {one: f"{one}: {fault}" if fault else unknown_key(one, keys) for one, fault in faults.items()}
+    return [fault for fault in said.values() if fault]
 
 
 def _is_choice(override: str) -> bool:
     key, equals, _ = override.lstrip("+~").partition("=")
     return bool(equals) and conf_files.is_group(key) and not override.startswith("~")
-
-
-def unreadable(overrides: Sequence[str], several: bool) -> list[str]:
-    """What is wrong with overrides as they stand, whatever keys there are; ``several`` runs may be asked for."""
-    whole = _whole(overrides)
-    return [
-        f"{one}: {wrong}"
-        for one in whole
-        if (wrong := _unreadable(one, several) if one in overrides else _taken_apart(one))
-    ]
 
 
 def _taken_apart(joined: str) -> str:
@@ -197,8 +213,6 @@ def unknown_key(override: str, keys: Mapping[str, bool]) -> str | None:
     key, equals, value = override.lstrip("+~").partition("=")
     key = key.partition("@")[0].strip()
     dotted = key.replace("/", ".")
-    if override.startswith("~") and keys.get(dotted):
-        return f"{override}: it holds nothing, leave it out"
     if override.startswith("+") or dotted in keys or conf_files.is_group(key) or key.startswith("hydra/"):
         return None
     above = dotted.rpartition(".")[0]

@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.plugins import CheckpointIO
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
@@ -183,16 +184,18 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
         callbacks = [callback for callback in callbacks if type(callback) is not Progress]
     loggers = [make(one, f"logger.{name}") for name, one in (config["logger"] or {}).items() if one]
     plugins = config["trainer"].get("plugins") or []
+    plugins = [make(one, "trainer.plugins") for one in ([plugins] if isinstance(plugins, Mapping) else plugins)]
+    if any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        raise UserError(
+            "trainer.plugins: runs have a CheckpointIO of their own, which writes whole files; leave yours out"
+        )
     moved = (moved_from, str(config["run_dir"])) if moved_from else None
     given: dict[str, Any] = {
         "callbacks": callbacks,
         "logger": loggers,
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
         "enable_progress_bar": bool(bars),
-        "plugins": [
-            *(make(one, "trainer.plugins") for one in ([plugins] if isinstance(plugins, Mapping) else plugins)),
-            AtomicCheckpointIO(moved),
-        ],
+        "plugins": [*plugins, AtomicCheckpointIO(moved)],
     }
     if config["trainer"].get("barebones"):  # which takes none of them
         given = dict.fromkeys((*given, "log_every_n_steps", "num_sanity_val_steps"))

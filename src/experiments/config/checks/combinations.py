@@ -1,5 +1,6 @@
 """Find what is right by itself and does not go together."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -63,6 +64,8 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
             get("trainer.overfit_batches"),
             "does not go with data in memory: debug=overfit trains on a few images, data.limit on any number of them",
         )
+    if get("trainer.use_distributed_sampler") is True and str(get("data._target_")).startswith(OURS):
+        yield "trainer.use_distributed_sampler", True, "would split batches twice: data share them out by themselves"
     loggers = [part for part in section(config, "logger").values() if part]
     for key, part in callbacks.items():
         if str(part.get("_target_")).endswith(".LearningRateFinder"):
@@ -77,6 +80,14 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
                 "",
                 f"needs a logger, and there is none: add callbacks.{key}=null, or choose one, such as logger=csv",
             )
+    strategy = get("trainer.strategy")
+    if isinstance(strategy, str) and ("_spawn" in strategy or "_fork" in strategy or "_notebook" in strategy):
+        way = re.sub("_spawn|_fork|_notebook", "", strategy)
+        yield (
+            "trainer.strategy",
+            strategy,
+            f"trains in processes whose results never come back to this one: use trainer.strategy={way}",
+        )
     if get("trainer.limit_train_batches") == 0:
         yield "trainer.limit_train_batches", 0, "trains nothing: scripts/evaluate.py run=... measures a run"
     if get("trainer.limit_test_batches") == 0 and get("test") is True:

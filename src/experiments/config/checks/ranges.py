@@ -57,6 +57,10 @@ RULES: dict[str, Rule | tuple[Callable[[Any], bool], str]] = {
     "scheduler.factor": "> 0",
     "metrics.*.top_k": "whole, >= 1",
     "metrics.*.n_bins": "whole, >= 1",
+    "trainer.accelerator": (
+        lambda value: ":" not in str(value),
+        "a kind, such as gpu; trainer.devices=[0] says which",
+    ),
     "trainer.devices": (
         lambda value: value == -1 or not isinstance(value, (int, float)) or (type(value) is int and value > 0),
         "a count of at least 1, -1 or auto for all of them, or a list of indices",
@@ -76,7 +80,7 @@ RULES: dict[str, Rule | tuple[Callable[[Any], bool], str]] = {
     "trainer.log_every_n_steps": "whole, >= 0",
     "trainer.num_sanity_val_steps": "whole, >= 0, or -1",
     "trainer.accumulate_grad_batches": "whole, >= 1",
-    "trainer.gradient_clip_val": ">= 0",
+    "trainer.gradient_clip_val": ">= 0, or inf",
     "trainer.gradient_clip_algorithm": ("norm", "value"),
     "trainer.profiler": (
         lambda value: not isinstance(value, str) or value in ("simple", "advanced", "pytorch", "xla"),

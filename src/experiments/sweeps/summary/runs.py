@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ORDER = ("finished", "pruned", "running", "interrupted", "failed")
 NOT_VARIED = ("test", "resume", "trust", "hydra", "run_dir", "sweep")
-RESULTS = ("val/accuracy", "test/accuracy", "best_epoch", "epochs", "train_seconds")
+RESULTS = ("val/accuracy", "test/accuracy", "epochs", "train_seconds")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

@@ -6,12 +6,9 @@ import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments.config.installation import command
-
-if TYPE_CHECKING:
-    pass
 from experiments.sweeps.summary.runs import ORDER, RESULTS, Run, objective, runs_in, split
 
 
@@ -65,8 +62,14 @@ def text(table: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
     """Rows as aligned columns, or as a Markdown table."""
     if not table:
         return ""
-    names = list(dict.fromkeys(name for row in table for name in row))
-    cells = [names, *([shown(row.get(name)) for name in names] for row in table)]
+    every = dict.fromkeys(name for row in table for name in row)
+    names = [name for name in every if not name.endswith(" ±")]
+
+    def cell(row: Mapping[str, Any], name: str) -> str:
+        deviation = f" ± {shown(row.get(f'{name} ±'))}" if f"{name} ±" in every else ""
+        return shown(row.get(name)) + deviation
+
+    cells = [names, *([cell(row, name) for name in names] for row in table)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     if markdown:
@@ -79,7 +82,7 @@ def shown(value: Any) -> str:
     """A value in a table."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def repeat(run: Run) -> str:
