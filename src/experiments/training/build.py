@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from experiments.callbacks import Progress
+from experiments.callbacks.averaging import kept_average
 from experiments.config.checks.check import validated
 from experiments.config.hydra_internals import instantiate
 from experiments.data import ImageDataModule
@@ -176,7 +177,7 @@ def use_channels_last(module: LightningModule, asked: bool | str, device: torch.
 def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     """The Trainer with its callbacks and loggers; a callback or logger that is null is off."""
     check_accelerator(config["trainer"]["accelerator"])
-    callbacks = [make(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one]
+    callbacks = [kept_average(make(one, f"callbacks.{name}")) for name, one in config["callbacks"].items() if one]
     if config["trainer"].get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
