@@ -3,9 +3,8 @@ import hashlib
 import pytest
 import torch
 
-from experiments.data import Digits, normalize
-from experiments.data.module import resident
-from experiments.data.splits import limited
+from experiments.data import Digits, ImageDataModule, normalize
+from experiments.data.splits import limited, resident
 from experiments.errors import UserError
 
 
@@ -154,3 +153,29 @@ def test_a_gpu_holds_the_images_and_gives_the_same_batches():
 def test_impossible_sizes_are_refused_with_the_value_and_the_rule(options, message):
     with pytest.raises((ValueError, UserError), match=message):
         ready(**options)
+
+
+class Lacking(ImageDataModule):
+    """Three classes in the train split, and no image of the second one in the test split."""
+
+    image_shape, class_names, mean, std = (1, 4, 4), ("cat", "dog", "eel"), (0.5,), (0.5,)
+
+    def __init__(self, absent, **options):
+        super().__init__(val_size=9, **options)
+        self.absent = absent
+
+    def read(self, split):
+        labels = torch.arange(60) % 3
+        if self.absent == split:
+            labels[labels == 1] = 2
+        return torch.zeros(60, 1, 4, 4, dtype=torch.uint8), labels
+
+
+def test_a_class_without_an_image_is_told_and_cannot_be_drawn_as_often_as_others(caplog):
+    data = Lacking("test", balanced=True)
+    data.setup("fit")
+    assert not caplog.messages
+    data.setup("test")
+    assert caplog.messages == ["the test split has no image of dog: means over classes leave them out"]
+    with pytest.raises(UserError, match=r"^data\.balanced=true: the train split has no image of dog$"):
+        Lacking("train", balanced=True).setup("fit")

@@ -1,5 +1,6 @@
 """Images in memory behind a standard DataLoader: one uint8 tensor, whole batches fetched by index."""
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,10 @@ from experiments.data.augmentation.base import Augmentation
 from experiments.data.augmentation.warps import augmented
 from experiments.data.batches import Batch, BatchList, Clock, ResumableLoader, SequentialBatches, ShuffledBatches
 from experiments.data.memory import release_freed_memory
-from experiments.data.splits import SPLIT_SEED, limited, share, stratified
+from experiments.data.splits import SPLIT_SEED, limited, resident, share, stratified
 from experiments.errors import UserError, ranges
+
+log = logging.getLogger(__name__)
 
 # What steps_per_execution chooses by itself: what Lightning costs a step is small by then, an epoch still has moments
 # to save and to stop at, and its images take little memory.
@@ -119,12 +122,22 @@ class ImageDataModule(LightningDataModule):
             images, labels = self.read("train")
             train, val = self.split(labels)
             train = limited(train, labels, self.limit, self.num_classes)
-            self.splits["train"] = TensorDataset(images[train], labels[train])
-            self.splits["val"] = TensorDataset(images[val], labels[val])
+            self._add("train", images[train], labels[train])
+            self._add("val", images[val], labels[val])
             del images  # the parts are copies
             release_freed_memory()
         if stage == "test" and "test" not in self.splits:
-            self.splits["test"] = TensorDataset(*self.read("test"))
+            self._add("test", *self.read("test"))
+
+    def _add(self, split: str, images: Tensor, labels: Tensor) -> None:
+        """Keep a split, and tell which classes it has no image of; they cannot be drawn equally often."""
+        self.splits[split] = TensorDataset(images, labels)
+        counts = torch.bincount(labels, minlength=self.num_classes)
+        if absent := [name for name, count in zip(self.class_names, counts.tolist(), strict=False) if not count]:
+            message = f"the {split} split has no image of {', '.join(map(str, absent))}"
+            if split == "train" and self.balanced:
+                raise UserError(f"data.balanced=true: {message}")
+            log.warning("%s: means over classes leave them out", message)
 
     def split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the train and the validation part, both stratified, in ascending order."""
@@ -234,16 +247,3 @@ class ImageDataModule(LightningDataModule):
     def _converted(self, values: Tensor) -> Tensor:
         """Floats in the run's precision."""
         return self.trainer.precision_plugin.convert_input(values) if self.trainer else values
-
-
-def resident(split: TensorDataset, device: torch.device) -> TensorDataset:
-    """The split on the accelerator, where it takes no more than half of the free memory; else as it is."""
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    elif device.type == "mps":
-        free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    else:
-        return split
-    if sum(tensor.nbytes for tensor in split.tensors) > free / 2:
-        return split
-    return TensorDataset(*(tensor.to(device) for tensor in split.tensors))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from experiments.errors import UserError
 
@@ -54,3 +55,16 @@ def limited(indices: Tensor, labels: Tensor, limit: float | int | None, num_clas
         return torch.from_numpy(np.delete(indices.numpy(), gone))
     _, kept = stratified(indices.numpy(), labels[indices], count)
     return torch.from_numpy(np.sort(kept))
+
+
+def resident(split: TensorDataset, device: torch.device) -> TensorDataset:
+    """The split on the accelerator, where it takes no more than half of the free memory; else as it is."""
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "mps":
+        free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    else:
+        return split
+    if sum(tensor.nbytes for tensor in split.tensors) > free / 2:
+        return split
+    return TensorDataset(*(tensor.to(device) for tensor in split.tensors))

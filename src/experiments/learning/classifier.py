@@ -23,7 +23,7 @@ from experiments.learning.lightning_internals import (
     is_accumulating,
 )
 from experiments.learning.losses import measured
-from experiments.learning.metrics import MeanLoss, at_least_32_bits, single_number
+from experiments.learning.metrics import MeanLoss, at_least_32_bits, own_metrics, single_number
 from experiments.learning.schedulers import planned_schedule
 
 STAGES = ("train", "val", "test")
@@ -75,7 +75,7 @@ class Classifier(LightningModule):
         self.metrics = nn.ModuleDict()
         for stage in STAGES:
             own = {"loss": MeanLoss(), "accuracy": MulticlassAccuracy(num_classes, average="micro")}
-            further = {} if stage == "train" else {name: metric.clone() for name, metric in extra.items()}
+            further = {} if stage == "train" else own_metrics(extra, num_classes)
             # A ModuleDict cannot have the key "train": that is a method of every module.
             self.metrics[f"{stage}/"] = nn.ModuleDict({**own, **further})
         self._taken: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, logits and labels of a list's first steps

@@ -1,4 +1,6 @@
-"""The metric that torchmetrics does not have as it is wanted here."""
+"""Metrics that torchmetrics does not have as they are wanted here."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -21,10 +23,51 @@ def single_number(name: str, metric: Metric) -> Tensor:
     value = metric.compute()
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise UserError(
-            f"metrics.{name}: {type(metric).__name__} gives no single number, which is what can be logged. Leave it "
+            f"metrics.{name}: {type(getattr(metric, 'metric', metric)).__name__} gives no single number, which is what can be logged. Leave it "
             "out, or set its average to macro or micro"
         )
     return value
+
+
+class OverPresentClasses(Metric):
+    """A metric with ``average="macro"``, whose mean is over the classes that have an image.
+
+    torchmetrics (1.9) takes a class that no image has for one that is always missed.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, metric: Metric, num_classes: int) -> None:
+        super().__init__()
+        self.metric = metric
+        self.add_state("counts", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Count a batch of probabilities (batch, num_classes) and labels (batch,)."""
+        self.metric.update(probabilities, labels)
+        self.counts += torch.bincount(labels, minlength=len(self.counts))
+
+    def compute(self) -> Tensor:
+        """The mean over the classes so far that have an image."""
+        if bool((self.counts > 0).all()):
+            return self.metric.compute()
+        self.metric.average = "none"
+        values: Tensor = self.metric.compute()
+        self.metric.average = "macro"
+        return values[self.counts > 0].mean()
+
+    def reset(self) -> None:
+        """Start anew."""
+        super().reset()
+        self.metric.reset()
+
+
+def own_metrics(metrics: Mapping[str, Metric], num_classes: int) -> dict[str, Metric]:
+    """A split's own copies of metrics, of which means over classes leave out those without an image."""
+    copies = {name: metric.clone() for name, metric in metrics.items()}
+    macro = {name for name, metric in copies.items() if getattr(metric, "average", None) == "macro"}
+    return {name: OverPresentClasses(own, num_classes) if name in macro else own for name, own in copies.items()}
 
 
 class MeanLoss(Metric):
