@@ -24,7 +24,7 @@ def single_number(name: str, metric: Metric) -> Tensor:
     if not isinstance(value, Tensor) or value.numel() != 1:
         kind = type(metric.metric if isinstance(metric, OverPresentClasses) else metric)
         raise UserError(
-            f"metrics.{name}: {type(getattr(metric, 'metric', metric)).__name__} gives no single number, which is what can be logged. Leave it "
+            f"metrics.{name}: {kind.__name__} gives no single number, which is what can be logged. Leave it "
             "out, or set its average to macro or micro"
         )
     return value
