@@ -170,6 +170,10 @@ COMBINATIONS = [
     ("hydra/sweeper/pruner=[1]", 2, "chosen by a name: halving, hyperband"),
     ("~hydra/sweeper", 2, "a multirun needs one"),
     ("hydra/launcher=[]", 2, "a multirun needs one"),
+    ("trainer.strategy=ddp_spawn", 2, "use trainer.strategy=ddp"),
+    ("model=cnn optimizer=muon", 2, "optimizer: it does not go with experiments.nets.CNN: Muon is for hidden"),
+    ("+callbacks.x._target_=lightning.pytorch.callbacks.BatchSizeFinder", 2, "check=true tells the memory"),
+    ("+callbacks.x._target_=lightning.pytorch.callbacks.BackboneFinetuning", 2, "a LightningModule of your own"),
     ("compile=3", 2, "compile=3: it must be true or false"),
     ("matmul_precision=hihg", 2, "must be one of highest, high, medium. Did you mean high?"),
 ]

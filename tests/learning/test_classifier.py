@@ -6,10 +6,12 @@ from lightning import Trainer
 from lightning.pytorch.tuner.tuning import Tuner
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.utils.data import DataLoader
 
 from experiments.data import Digits
 from experiments.errors import UserError
 from experiments.learning.classifier import Classifier
+from experiments.learning.losses import require_single_labels
 from experiments.learning.schedulers import WarmupCosine
 from experiments.nets import MLP
 
@@ -19,11 +21,11 @@ def trainer(**options):
     return Trainer(accelerator="cpu", enable_model_summary=False, **{**quiet, **options})
 
 
-def classifier(net=None, scheduler=None, **options):
+def classifier(net=None, scheduler=None, loss=None, **options):
     torch.manual_seed(0)
     optimizer = partial(torch.optim.SGD, lr=0.1)
     net = net or MLP(hidden_features=[16])
-    return Classifier(net, nn.CrossEntropyLoss(), optimizer, num_classes=10, scheduler=scheduler, **options)
+    return Classifier(net, loss or nn.CrossEntropyLoss(), optimizer, num_classes=10, scheduler=scheduler, **options)
 
 
 def test_training_equals_a_hand_written_loop_bit_for_bit():
@@ -178,3 +180,16 @@ def test_a_scheduler_that_refuses_is_a_users_mistake():
     module = Classifier(MLP(), nn.CrossEntropyLoss(), optimizer, num_classes=10, scheduler=scheduler)
     with pytest.raises(UserError, match=r"the scheduler refuses.*cycle_momentum"):
         trainer(max_epochs=1).fit(module, datamodule=Digits())
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([[1.0, 1, 0], [0, 1, 0]]), torch.tensor([[1, 0, 1], [0, 1, 0]])])
+def test_labels_of_several_classes_at_once_are_refused(labels):
+    with pytest.raises(UserError, match=r"labels \(2, 3\) of several classes at once"):
+        require_single_labels(labels)
+    require_single_labels(torch.tensor([[0.25, 0.75, 0.0], [0.0, 1.0, 0.0]]))  # of mixed images
+    require_single_labels(torch.tensor([1, 2]))
+    images = torch.randn(2, 1, 28, 28)
+    module = classifier(loss=nn.BCEWithLogitsLoss())
+    batches = DataLoader(list(zip(images, torch.eye(10)[[1, 2]] + torch.eye(10)[[3, 4]], strict=True)), batch_size=2)
+    with pytest.raises(UserError, match="model._target_=my_module.MyModule"):
+        trainer(max_epochs=1).fit(module, batches)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from experiments.learning.optimizers import MuonAdamW
+from experiments.learning.optimizers import MuonAdamW, make_optimizer
 from experiments.nets import CNN, MLP
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
@@ -85,3 +85,17 @@ def test_a_torch_without_muon_says_so(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
     with pytest.raises(ValueError, match=r"needs torch 2\.9 or newer"):
         MuonAdamW(net().parameters())
+
+
+@needs_muon
+def test_the_head_is_found_wherever_it_is_declared_and_embeddings_are_no_hidden_matrices():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.embedding, self.hidden = nn.Linear(5, 3), nn.Embedding(9, 7), nn.Linear(7, 5)
+
+    network = Net()
+    optimizer = make_optimizer(MuonAdamW, network, num_classes=3)
+    muon, adamw = (group["params"] for group in optimizer.param_groups)
+    assert [id(one) for one in muon] == [id(network.hidden.weight)]
+    assert {id(network.head.weight), id(network.embedding.weight)} <= {id(one) for one in adamw}

@@ -107,3 +107,13 @@ def test_compile_without_a_compiler_says_what_is_missing(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler -O3")
     with pytest.raises(UserError, match=r"(?s)no no-such-compiler.*CXX.*compile=false"):
         build(experiments.compose("compile=true"))
+
+
+def test_every_build_of_a_config_has_the_same_weights():
+    config = experiments.compose("trainer.accelerator=cpu", "logger=none")
+    first, torch_state = build(config).classifier.net.state_dict(), torch.rand(3)
+    second = build(config).classifier.net.state_dict()
+    assert all(value.equal(second[name]) for name, value in first.items())
+    assert torch.rand(3).equal(torch_state)
+    other = build(experiments.compose("trainer.accelerator=cpu", "logger=none", "seed=1")).classifier.net.state_dict()
+    assert not all(value.equal(other[name]) for name, value in first.items())

@@ -40,7 +40,7 @@ class Throughput(Callback):
     """Times training.
 
     ``seconds`` is training with validation, without set-up, test and report; it goes on counting in a resumed run.
-    ``rates`` are those of the training steps alone, in this process; loggers get each epoch's.
+    ``rates`` are those of the training steps alone, of all processes together; loggers get each epoch's.
     """
 
     handles_batch_lists = True
@@ -79,7 +79,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._epoch.images += as_batch_list(batch).num_images
+        self._epoch.images += as_batch_list(batch).num_images * trainer.world_size  # ranks have equally many
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused = time.perf_counter()

@@ -22,8 +22,9 @@ from experiments.learning.lightning_internals import (
     count_optimizer_step,
     is_accumulating,
 )
-from experiments.learning.losses import measured
+from experiments.learning.losses import measured, require_single_labels
 from experiments.learning.metrics import MeanLoss, at_least_32_bits, own_metrics, single_number
+from experiments.learning.optimizers import make_optimizer
 from experiments.learning.schedulers import planned_schedule
 
 STAGES = ("train", "val", "test")
@@ -92,6 +93,8 @@ class Classifier(LightningModule):
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One forward pass: the mean loss, a scalar, and the logits (batch, num_classes)."""
         images, labels = batch
+        if labels.ndim != 1 and (not self.training or self.trainer.global_step == 0):
+            require_single_labels(labels)
         logits = self(images)
         if logits.ndim != 2 or logits.shape[1] < self.num_classes:
             raise UserError(
@@ -239,10 +242,7 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule, in the form that Lightning expects."""
-        try:
-            optimizer = self.make_optimizer(self.parameters())
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"the optimizer refuses its arguments: {error}") from error
+        optimizer = make_optimizer(self.make_optimizer, self, self.num_classes)
         if self.make_scheduler is None:
             return optimizer
         plan = planned_schedule(self.make_scheduler, optimizer, self.trainer, self.monitor)

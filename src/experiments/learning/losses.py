@@ -43,6 +43,16 @@ def measured(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
         ) from error
 
 
+def require_single_labels(labels: Tensor) -> None:
+    """Raise UserError unless each image is of one class, or of several whose shares sum to 1."""
+    shares = labels.is_floating_point() and labels.ndim == 2
+    if (labels.ndim != 1 and not shares) or (shares and bool(((labels.sum(1) - 1).abs() > 1e-3).any())):
+        raise UserError(
+            f"data: labels {tuple(labels.shape)} of several classes at once, and the Classifier counts one an image; "
+            "write a LightningModule of your own: model._target_=my_module.MyModule"
+        )
+
+
 class WeightedCrossEntropy(nn.CrossEntropyLoss):
     """Cross-entropy in which every class weighs as much as any other, however rare it is.
 

@@ -1,13 +1,38 @@
 """Optimizers that torch does not have as one class."""
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from experiments.errors import ranges
+from experiments.errors import UserError, ranges
+
+
+def make_optimizer(make: Callable[..., Optimizer], module: nn.Module, num_classes: int) -> Optimizer:
+    """The optimizer of a module's parameters; one that takes ``others`` is told the matrices that are no hidden ones.
+
+    Raises:
+        UserError: if it refuses its arguments.
+    """
+    try:
+        own = (
+            {"others": outer_matrices(module, num_classes)} if "others" in inspect.signature(make).parameters else {}
+        )
+        return make(module.parameters(), **own)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"the optimizer refuses its arguments: {error}") from error
+
+
+def outer_matrices(module: nn.Module, num_classes: int) -> list[torch.Tensor] | None:
+    """Embeddings, and the linear layers that give ``num_classes`` logits; None where no layer does."""
+    heads = [
+        part.weight for part in module.modules() if isinstance(part, nn.Linear) and part.out_features == num_classes
+    ]
+    embeddings = [part.weight for part in module.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))]
+    return [*heads, *embeddings] if heads else None
 
 
 class MuonAdamW(Optimizer):
@@ -15,6 +40,8 @@ class MuonAdamW(Optimizer):
 
     Muon orthogonalises each update (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon). Its updates are
     scaled to AdamW's size (Liu et al. 2025, arXiv 2502.16982), so that both share one learning rate and weight decay.
+
+    ``others`` are the matrices that are no hidden weights, such as the head's; else the last one is the head's.
 
     Raises:
         ValueError: if this torch has no Muon, or there is no hidden weight matrix.
@@ -29,13 +56,17 @@ class MuonAdamW(Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        others: Sequence[torch.Tensor] | None = None,
     ) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise ValueError(
                 f"optimizer=muon needs torch 2.9 or newer, this is {torch.__version__}: use optimizer=adamw"
             )
         parameters = list(params)
-        matrices = [parameter for parameter in parameters if parameter.ndim == 2][:-1]  # the last layer's is last
+        matrices = [parameter for parameter in parameters if parameter.ndim == 2]
+        if others is None:
+            others = matrices[-1:]
+        matrices = [matrix for matrix in matrices if all(matrix is not other for other in others)]
         if not matrices:
             raise ValueError("Muon is for hidden weight matrices, and this network has none: use optimizer=adamw")
         hidden = {id(parameter) for parameter in matrices}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.plugins import CheckpointIO
@@ -206,7 +206,7 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
 
 
 def build(config: Config, moved_from: str | None = None) -> Experiment:
-    """Build everything that a composed config describes.
+    """Build everything that a composed config describes, from its seed: every build of a config is the same.
 
     Args:
         config: plain values, resolved: what ``experiments.compose`` returns.
@@ -217,6 +217,7 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
     """
     prepare_process()
     config = validated(config)
+    seed_everything(config["seed"], workers=True, verbose=False)
     torch.set_float32_matmul_precision(config["matmul_precision"])
     data = build_data(config)
     classifier = build_classifier(config, data)

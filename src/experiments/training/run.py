@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, seed_everything
+from lightning import Callback
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from experiments.callbacks import MetricHistory, Monitored, Pruning, Throughput
@@ -85,7 +85,6 @@ def train(
         else:
             check_accelerator(config["trainer"]["accelerator"])
             on_rank_zero(record_start, run_dir, config, overrides, CHECKOUT or Path.cwd())
-        seed_everything(config["seed"], workers=True, verbose=False)
         experiment, begun = None, resume_plan is None
         try:
             experiment = build(config, resume_plan.moved_from if resume_plan else None)

@@ -4,6 +4,7 @@ import inspect
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
     GradientAccumulationScheduler,
     ModelCheckpoint,
     ProgressBar,
@@ -34,8 +35,8 @@ BATCH_HOOKS = (
 INDIFFERENT = (ModelCheckpoint, ProgressBar, Timer, WeightAveraging)
 
 
-# They reach into Lightning's loop without a hook for batches.
-INTERFERING = (GradientAccumulationScheduler, StochasticWeightAveraging)
+# They reach into Lightning's loop, or change what it is fed, without a hook for batches.
+INTERFERING = (BatchSizeFinder, GradientAccumulationScheduler, StochasticWeightAveraging)
 
 
 def steps_per_execution(

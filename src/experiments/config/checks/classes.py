@@ -76,7 +76,10 @@ def class_mistakes(config: Config, typed: Sequence[str] = ()) -> list[str]:
 
 
 def _refused_network(config: Config) -> Iterator[Fault]:
-    """What a network of ours refuses, tried without memory for its weights; a user's own may do anything."""
+    """What a network of ours refuses, or our optimizer of its weights, tried without memory for them.
+
+    A user's own may do anything when it is made.
+    """
     import torch
 
     part, data = section(config, "model.net"), _class(config, "data")
@@ -89,7 +92,7 @@ def _refused_network(config: Config) -> Iterator[Fault]:
     given = {key: value for key, value in part.items() if not key.startswith("_") and value is not None}
     try:
         with torch.device("meta"):
-            made(**{key: value for key, value in facts.items() if key in taken(made)[0]} | given)
+            net = made(**{key: value for key, value in facts.items() if key in taken(made)[0]} | given)
     except ValueError as error:
         key, _, text = str(error).partition("=")
         value = repr(given.get(key))
@@ -97,8 +100,17 @@ def _refused_network(config: Config) -> Iterator[Fault]:
             yield f"model.net.{key}", given[key], text.removeprefix(f"{value} ")
         else:
             yield "model.net", "", f"is refused by {target}: {error}"
+        return
     except Exception:  # what the data's facts are missing for
         return
+    optimizer = section(config, "optimizer")
+    if str(optimizer.get("_target_")).startswith("experiments."):
+        try:
+            locate(optimizer["_target_"])(net.parameters())
+        except ValueError as error:
+            yield "optimizer", "", f"does not go with {target}: {error}"
+        except Exception:  # weights without memory
+            return
 
 
 def _refusals(config: Config) -> Iterator[Fault]:

@@ -6,7 +6,14 @@ from typing import Any
 
 from experiments.config.checks.ranges import WORST
 from experiments.config.checks.sections import OURS, Config, number_at, section, value_at
+from experiments.config.plain_values import CLASSIFIER
 from experiments.errors import did_you_mean
+
+UNFIT = {  # callbacks of Lightning's that no run can be with
+    "LearningRateFinder": "is a search before the run: type scripts/find_lr.py with what train.py takes",
+    "BatchSizeFinder": "changes the batch size under way: check=true tells the memory of a data.batch_size",
+    "BackboneFinetuning": "freezes the backbone of a LightningModule of your own, which a Classifier has not",
+}
 
 
 def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
@@ -68,12 +75,9 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
         yield "trainer.use_distributed_sampler", True, "would split batches twice: data share them out by themselves"
     loggers = [part for part in section(config, "logger").values() if part]
     for key, part in callbacks.items():
-        if str(part.get("_target_")).endswith(".LearningRateFinder"):
-            yield (
-                f"callbacks.{key}",
-                "",
-                "is a search before the run: type scripts/find_lr.py with what train.py takes",
-            )
+        kind = str(part.get("_target_")).rpartition(".")[2]
+        if (fault := UNFIT.get(kind)) and (kind != "BackboneFinetuning" or get("model._target_") == CLASSIFIER):
+            yield f"callbacks.{key}", "", fault
         if str(part.get("_target_")).endswith(".LearningRateMonitor") and not loggers:
             yield (
                 f"callbacks.{key}",
@@ -94,7 +98,7 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
         yield "trainer.limit_test_batches", 0, "leaves nothing to test: add test=false"
     if get("trainer.barebones") is True and (callbacks or loggers):
         yield "trainer.barebones", True, "takes no callbacks and no logger: add callbacks=none logger=none"
-    if get("model._target_") == "experiments.learning.Classifier":
+    if get("model._target_") == CLASSIFIER:
         yield from _monitored(config, callbacks)
 
 
