@@ -35,7 +35,7 @@ def test_without_val_and_test_the_split_is_stratified_and_fixed(tmp_path):
         assert split.tensors[0].equal(again.splits[name].tensors[0])
     images = {name: {bytes(image.numpy()) for image in split.tensors[0]} for name, split in data.splits.items()}
     assert sum(map(len, images.values())) == len(set.union(*images.values())) == 60
-    assert data.note == "60 images in 2 classes"
+    assert data.note == "60 images in 2 classes of train; val and test drawn from train"
 
 
 def test_folders_val_and_test_are_taken_as_they_are(tmp_path):
@@ -197,7 +197,9 @@ def test_other_files_are_counted_and_hidden_ones_passed_over(tmp_path):
     (tmp_path / "train" / "cat" / "notes.txt").write_text("cats")
     (tmp_path / "train" / "cat" / ".hidden.png").write_text("no image")
     (tmp_path / "train" / "LICENSE").write_text("free")
-    assert ready(tmp_path).note == "20 images in 2 classes; 2 other files passed over"
+    assert ready(tmp_path).note == (
+        "20 images in 2 classes of train; val and test drawn from train; 2 other files passed over"
+    )
 
 
 def test_images_in_deeper_folders_belong_to_their_class(tmp_path):
@@ -223,3 +225,40 @@ def test_impossible_options_are_refused(tmp_path, options, message):
     write_image_folder(tmp_path, per_class=10)
     with pytest.raises((ValueError, UserError), match=message):
         ready(tmp_path, **options)
+
+
+def test_links_are_followed_hidden_folders_passed_over_and_dead_links_refused(tmp_path):
+    write_image_folder(tmp_path / "data", per_class=6)
+    cats = tmp_path / "data" / "train" / "cat"
+    before = ImageFolder(root=str(tmp_path / "data"))
+    more = tmp_path / "elsewhere"
+    more.mkdir()
+    for number, path in enumerate(sorted(cats.iterdir())[:3]):
+        (more / f"more{number}.png").write_bytes(path.read_bytes())
+    (cats / "linked").symlink_to(more)
+    (cats / "round").symlink_to(cats)  # a loop
+    (cats / ".ipynb_checkpoints").mkdir()
+    (cats / ".ipynb_checkpoints" / "cat-checkpoint.png").write_bytes((more / "more0.png").read_bytes())
+    data = ImageFolder(root=str(tmp_path / "data"))
+    assert sum(map(len, data.files.values())) == sum(map(len, before.files.values())) + 3
+    assert len(image_files.find(tmp_path / "data")) == 12 + 3
+    (cats / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(UserError, match=r"1 links below .*cat lead nowhere; mend or remove them:\n  .*gone\.png -> "):
+        ImageFolder(root=str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "validation", "TEST"), ("Train", "valid", "test"), ("training", "Val", "Testing")]
+)
+def test_splits_are_found_under_the_names_that_people_give_them(tmp_path, names):
+    for name, per_class in zip(names, (12, 3, 2), strict=True):
+        write_image_folder(tmp_path / "data" / "made", per_class=per_class)
+        (tmp_path / "data" / "made" / "train").rename(tmp_path / "data" / name)
+        (tmp_path / "data" / "made").rmdir()
+    (tmp_path / "data" / "raw").mkdir()
+    data = ready(tmp_path / "data")
+    assert sizes(data) == {"train": 24, "val": 6, "test": 4}
+    assert data.note == f"34 images in 2 classes of {', '.join(names)}; other folders left out: raw"
+    (tmp_path / "data" / "dev").mkdir()
+    with pytest.raises(UserError, match=r"are both of val: leave one of them there"):
+        ImageFolder(root=str(tmp_path / "data"))

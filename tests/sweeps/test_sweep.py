@@ -40,7 +40,7 @@ def test_forty_trials_finish_fail_and_are_pruned_and_the_same_command_starts_not
         assert not [name for name in summary if name.startswith("test/")]  # the test split is never seen
         if trial.state.name == "FAIL":
             assert trial.params["model.net.activation"] == "nonsense"
-            assert "activation='nonsense'" in trial.user_attrs[ERROR]
+            assert "model.net.activation=nonsense: it is not one of" in trial.user_attrs[ERROR]
             assert "Traceback" in (folder / str(trial.number) / "error.txt").read_text()
             continue
         best = max(trial.intermediate_values.values())

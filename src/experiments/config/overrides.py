@@ -24,6 +24,9 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         name, _, value = argument.lstrip("+").partition("=")
         group = name.partition("@")[0]
+        if argument.startswith("-"):  # an option of Hydra's
+            meant.append(argument)
+            continue
         if argument.startswith("~") and _holds_nothing(argument[1:], arguments):
             continue
         if argument == f"{name}={value}" and value.lstrip().startswith("{"):

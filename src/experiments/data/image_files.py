@@ -1,6 +1,7 @@
 """Read images of any size and mode, and bring them to what a network takes, by one rule."""
 
 import glob
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,25 @@ def formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name not in _NOT_READ)
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder and the folders that are linked from there, in order; hidden ones are passed over.
+
+    Raises:
+        UserError: if a link leads nowhere.
+    """
+    found: list[Path] = []
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [] if os.path.realpath(place) in seen else [name for name in folders if name[0] != "."]
+        if folders or os.path.realpath(place) not in seen:
+            found += [Path(place, name) for name in names if name[0] != "."]
+        seen.add(os.path.realpath(place))
+    if dead := [path for path in found if not path.exists()]:
+        listed = "\n  ".join(f"{path} -> {os.readlink(path)}" for path in sorted(dead)[:10])
+        raise UserError(f"{len(dead)} links below {folder} lead nowhere; mend or remove them:\n  {listed}")
+    return sorted(found)
+
+
 def find(images: str | Path) -> list[Path]:
     """The image files that a file, a folder (with its sub-folders) or a glob names, in order of their names.
 
@@ -42,11 +62,7 @@ def find(images: str | Path) -> list[Path]:
         return [path]
     if path.is_dir():
         suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats()}
-        found = [
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
-        ]
+        found = [file for file in files_below(path) if file.suffix.lower() in suffixes]
     else:
         found = [Path(name) for name in glob.glob(str(images), recursive=True) if Path(name).is_file()]
     if not found:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from experiments.data.batches import Batch
 from experiments.data.image_cache import ImageCache, channel_statistics
-from experiments.data.image_files import decode_all
+from experiments.data.image_files import decode_all, files_below
 from experiments.data.memory import format_bytes, free_memory
 from experiments.data.module import ImageDataModule
-from experiments.data.splits import SPLIT_SEED, share
+from experiments.data.splits import SPLIT_SEED, share, split_folders
 from experiments.errors import UserError, ranges
 
 log = logging.getLogger(__name__)
@@ -26,9 +26,10 @@ File = tuple[Path, int]  # an image and its class
 
 
 class ImageFolder(ImageDataModule):
-    """Images in ``<root>/train/<class>/``, at any depth below it, of any size and mode.
+    """Images in ``<root>/train/<class>/``, at any depth below it, of any size and mode; links are followed.
 
-    ``<root>/val/<class>/`` and ``<root>/test/<class>/`` are taken where they exist; else ``val_size`` and
+    ``<root>/val/<class>/`` (or ``valid``, ``validation``, ``dev``, in any letter case) and ``<root>/test/<class>/``
+    are taken where they exist; else ``val_size`` and
     ``test_size``, each a fraction or a count, are split off, stratified and always the same for the same file names.
     With folds, train and val are one. Hidden files and files of other suffixes are passed over and counted in the
     run's first line. A file that cannot be read is never skipped: the run ends with all such files and the reasons.
@@ -69,10 +70,12 @@ class ImageFolder(ImageDataModule):
         self.cache = ImageCache(folder, self.root, mode, self.image_shape)
         self.workers = workers or min(os.cpu_count() or 1, 8)
         self.ignored = 0
-        self.class_names = self._classes(self.root / "train")
+        self.folders, self.other_folders = split_folders(self.root)
+        train = self.folders.setdefault("train", self.root / "train")  # missing: its class names say so
+        self.class_names = self._classes(train)
         if len(self.class_names) < 2:
-            raise UserError(f"{self.root / 'train'} holds one class, {self.class_names[0]}; there must be at least 2")
-        self.files = {split: self._list(split) for split in ("train", "val", "test") if self._has(split)}
+            raise UserError(f"{train} holds one class, {self.class_names[0]}; there must be at least 2")
+        self.files = {split: self._list(folder) for split, folder in self.folders.items()}
         self.drawn = {"val", "test"} - self.files.keys()  # which splits follow from the list of files
         if self.num_folds is not None:
             self.drawn.add("val")
@@ -85,10 +88,16 @@ class ImageFolder(ImageDataModule):
 
     @property
     def note(self) -> str:  # type: ignore[override]  # what it says is known only when the folder is
-        """How many images, classes and other files there are."""
+        """How many images, classes and other files there are, and where each split comes from."""
         images = sum(len(files) for files in self.files.values())
-        ignored = f"; {self.ignored:,} other files passed over" if self.ignored else ""
-        return f"{images:,} images in {self.num_classes} classes{ignored}"
+        names = ", ".join(folder.name for folder in self.folders.values())
+        facts = {
+            f"{images:,} images in {self.num_classes} classes of {names}": True,
+            f"{' and '.join(sorted(self.drawn, reverse=True))} drawn from {self.folders['train'].name}": self.drawn,
+            f"{self.ignored:,} other files passed over": self.ignored,
+            f"other folders left out: {', '.join(self.other_folders)}": self.other_folders,
+        }
+        return "; ".join(fact for fact, holds in facts.items() if holds)
 
     @property
     def mean(self) -> Sequence[float]:
@@ -142,8 +151,6 @@ class ImageFolder(ImageDataModule):
         indices = torch.arange(len(labels))
         return indices[: self.num_train], indices[self.num_train :]
 
-    # ---- which files there are
-
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the files' names and sizes, in whatever folder they lie."""
@@ -170,9 +177,6 @@ class ImageFolder(ImageDataModule):
             )
         super().load_state_dict(state_dict)
 
-    def _has(self, split: str) -> bool:
-        return split == "train" or (self.root / split).is_dir()
-
     def _classes(self, folder: Path) -> tuple[str, ...]:
         """The names of a folder's folders."""
         layout = f"images belong in {self.root / 'train' / '<class>'}; data.root names the folder that holds train"
@@ -185,16 +189,16 @@ class ImageFolder(ImageDataModule):
             raise UserError(f"{folder} holds no folder; {layout}")
         return classes
 
-    def _list(self, split: str) -> list[File]:
+    def _list(self, folder: Path) -> list[File]:
         """A split's images with their classes, in the order of their names."""
-        folder, found = self.root / split, []
+        found = []
         self.ignored += sum(path.is_file() for path in folder.glob("[!.]*"))
         for name in self._classes(folder):
             if name not in self.class_names:
                 raise UserError(
-                    f"{folder / name} is no class of {self.root / 'train'}: {', '.join(self.class_names)}"
+                    f"{folder / name} is no class of {self.folders['train']}: {', '.join(self.class_names)}"
                 )
-            files = sorted(path for path in (folder / name).rglob("[!.]*") if path.is_file())
+            files = files_below(folder / name)
             images = [path for path in files if path.suffix.lower() in SUFFIXES]
             if not images:
                 raise UserError(f"{folder / name} holds no image (of {', '.join(SUFFIXES)})")
@@ -219,8 +223,6 @@ class ImageFolder(ImageDataModule):
                 f"{self.root / 'test'}"
             ) from error
         return [files[i] for i in sorted(rest)], [files[i] for i in sorted(test)]
-
-    # ---- decoding
 
     def _paths(self, split: str) -> list[Path]:
         return [path for path, _ in self.files[split]]

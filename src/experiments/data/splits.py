@@ -1,5 +1,6 @@
 """Split images into parts, stratified by class and always the same."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ from experiments.errors import UserError
 
 # Splits never follow the experiment's seed: runs with different seeds must be comparable.
 SPLIT_SEED = 0
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 
 
 def share(size: float | int, total: int, at_least: int) -> int:
@@ -55,6 +61,25 @@ def limited(indices: Tensor, labels: Tensor, limit: float | int | None, num_clas
         return torch.from_numpy(np.delete(indices.numpy(), gone))
     _, kept = stratified(indices.numpy(), labels[indices], count)
     return torch.from_numpy(np.sort(kept))
+
+
+def split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folders of the splits by their names, and what other folders there are.
+
+    Raises:
+        UserError: if two folders are of one split.
+    """
+    found: dict[str, Path] = {}
+    others = []
+    for folder in sorted(path for path in root.glob("[!.]*") if path.is_dir()):
+        split = next((split for split, names in SPLIT_NAMES.items() if folder.name.lower() in names), None)
+        if split is None:
+            others.append(folder.name)
+        elif split in found:
+            raise UserError(f"{found[split]} and {folder} are both of {split}: leave one of them there")
+        else:
+            found[split] = folder
+    return {split: found[split] for split in SPLIT_NAMES if split in found}, others
 
 
 def resident(split: TensorDataset, device: torch.device) -> TensorDataset:

@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from experiments.callbacks import MetricHistory, Monitored, Pruning, Throughput
 from experiments.callbacks.history import find_callback
-from experiments.config.checks.check import validated
+from experiments.config.checks.check import config_mistakes, validated
 from experiments.config.installation import CHECKOUT, command, typed_path
 from experiments.errors import Stopped, UserError
 from experiments.learning import Classifier
@@ -63,7 +63,13 @@ def train(
     """
     prepare_process()
     show_messages()
-    config = validated(config, overrides)
+    try:
+        config = validated(config, overrides)
+    except UserError as error:  # of many runs, one that cannot be is recorded beside the others
+        if not (may_start_processes or config.get("check") or config_mistakes(config, overrides)):
+            record_start(Path(config["run_dir"]), config, overrides, CHECKOUT or Path.cwd())
+            record_summary(Path(config["run_dir"]), {"status": "failed", "error": str(error), "seed": config["seed"]})
+        raise
     if config["check"]:
         from experiments.training.dry_run import dry_run
 

@@ -82,11 +82,15 @@ def files_and_folders(config: Config) -> Iterator[tuple[str, Any, str]]:
     if isinstance(root, str):
         if not _is(Path.is_dir, root) and _is(Path.exists, root):
             yield "data.root", root, "is a file: name the folder that data sets lie in"
-        elif str(value_at(config, "data._target_")).endswith(".ImageFolder") and not _is(Path.is_dir, root, "train"):
+        elif str(value_at(config, "data._target_")).endswith(".ImageFolder") and not _is(_has_train, root):
             yield "data.root", root, "has no folder train: images belong in <data.root>/train/<class>/"
     for name, folder in (("data.cache", cache), ("run_dir", config.get("run_dir"))):
         if isinstance(folder, str) and (wrong := _cannot_hold_files(folder)):
             yield name, folder, wrong
+
+
+def _has_train(root: Path) -> bool:
+    return any(path.name.lower() in ("train", "training") and path.is_dir() for path in root.iterdir())
 
 
 def _is(test: Callable[[Path], bool], *parts: str) -> bool:
