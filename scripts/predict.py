@@ -5,25 +5,28 @@ from dataclasses import dataclass
 
 from experiments.config.command_line import run_script, without_garbage_collection
 from experiments.config.options import option, read
+from experiments.errors import UserError
 
 SOME_FAILED = 3
+INVERT = {"auto": "auto", "true": True, "false": False}
 
 
 @dataclass
 class Predict:
-    """Classify images: python scripts/predict.py run=<run directory> images=<file, folder or glob> output=<csv>.
+    """Classify images: python scripts/predict.py run=<run directory> images=<file, folder or glob>.
 
     Images of any size and mode are turned as EXIF says, laid on white where transparent, brought to grey or RGB and
-    scaled to cover the network's size and cut around their centre. The CSV holds a line a file: file, predicted,
-    probability, probability/<class> for every class, and error. Exit code 0: all images were read; 3: some were not,
+    scaled to cover the network's size and cut around their centre. Without output=, the answers are shown. The CSV
+    holds a line a file: file, predicted, probability, probability/<class> for every class, error and inverted.
+    Exit code 0: all images were read; 3: some were not,
     and their lines say why; 2: none could be tried.
     """
 
     images: str = option("a file, a folder (with its sub-folders), or a quoted glob")
-    output: str = option("the CSV file to write")
+    output: str | None = option("a CSV file to write", None)
     run: str | None = option("a run directory, for its best checkpoint", None)
     checkpoint: str | None = option("a checkpoint, instead of a run", None)
-    invert: bool = option("true for dark strokes on light ground, as on paper", False)
+    invert: str = option("true turns dark strokes on light ground, as on paper; auto where it is so; false", "auto")
     accelerator: str = option("auto, cpu, gpu, mps", "auto")
     trust: list[str] = option("packages of your own that the checkpoint may name", [])
 
@@ -31,16 +34,26 @@ class Predict:
 def main() -> None:
     options = read(Predict)
     with without_garbage_collection():
-        from experiments.inference.predict import predict_files
+        from experiments.inference.predict import predict_files, write_answers
         from experiments.runs.run_directory import checkpoint_of
 
     path = checkpoint_of(options.run, options.checkpoint)
-    done, failed = predict_files(
-        path, options.images, options.output, options.invert, options.accelerator, options.trust
-    )
-    print(f"{done:,} images classified: {options.output}")
-    if failed:
-        print(f"{failed:,} could not be read: the column error says why", file=sys.stderr)
+    if options.invert not in INVERT:
+        raise UserError(f"invert={options.invert} must be one of {', '.join(INVERT)}")
+    answers = predict_files(path, options.images, INVERT[options.invert], options.accelerator, options.trust)
+    if options.output:
+        write_answers(answers, options.output)
+    else:
+        for file, answer in answers.items():
+            print(f"{file}  {answer if isinstance(answer, str) else f'{answer.predicted}  {answer.probability:.4f}'}")
+    done = [answer for answer in answers.values() if not isinstance(answer, str)]
+    print(f"{len(done):,} images classified{f': {options.output}' if options.output else ''}")
+    if options.invert == "auto" and (turned := sum(answer.inverted for answer in done)):
+        print(
+            f"{turned:,} of them were inverted, since their ground is not that of the training images; invert=false"
+        )
+    if len(done) < len(answers):
+        print(f"{len(answers) - len(done):,} could not be read: error says why", file=sys.stderr)
         sys.exit(SOME_FAILED)
 
 

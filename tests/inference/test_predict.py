@@ -6,6 +6,7 @@ from PIL import Image
 
 import experiments
 from experiments.data import MNIST, Digits, normalize
+from experiments.data.image_files import is_of_other_ground
 from experiments.errors import UserError
 from experiments.inference.predict import BATCH_SIZE
 from experiments.training.run import train
@@ -56,7 +57,7 @@ def test_200_files_of_the_real_test_set_are_classified_as_their_tensors(script_h
     assert "200 images" in printed
     rows = rows_of(output)
     names = [f"probability/{name}" for name in MNIST.class_names]
-    assert list(rows[0]) == ["file", "predicted", "probability", *names, "error"]
+    assert list(rows[0]) == ["file", "predicted", "probability", *names, "error", "inverted"]
     net = experiments.load(tmp_path / "run" / "checkpoints" / "best.ckpt")
     truth = truth_of(net, images, MNIST)
     assert (truth.argmax(1) == labels).float().mean() > 0.6  # it has learned something
@@ -92,6 +93,36 @@ def test_dark_digits_on_light_ground_are_inverted(script_here, net, run, tmp_pat
     assert script_here("predict", *arguments)[0] == 0
     truth = truth_of(net, images[:10], Digits).argmax(1).tolist()
     assert [int(row["predicted"]) for row in rows_of(tmp_path / "answers.csv")] == truth
+
+
+def test_the_ground_is_noticed_and_what_was_turned_is_said(script_here, net, run, tmp_path):
+    images, _ = Digits().read("test")
+    truth = truth_of(net, images[:10], Digits).argmax(1).tolist()
+    write_images(torch.cat([255 - images[:5], images[5:10]]), tmp_path / "images")
+    arguments = (f"run={run}", f"images={tmp_path}/images", "accelerator=cpu")
+    code, printed, errors = script_here("predict", *arguments, f"output={tmp_path}/answers.csv")
+    assert (code, errors) == (0, "")
+    assert "5 of them were inverted" in printed
+    rows = rows_of(tmp_path / "answers.csv")
+    assert [int(row["predicted"]) for row in rows] == truth
+    assert [row["inverted"] for row in rows] == ["true"] * 5 + ["false"] * 5
+    as_they_are = experiments.predict(net, images[:10], invert=False)
+    assert experiments.predict(net, images[:10]) == as_they_are
+    assert [one.inverted for one in experiments.predict(net, 255 - images[:10])] == [True] * 10
+    assert [one.inverted for one in experiments.predict(net, 255 - images[:10], invert=False)] == [False] * 10
+    code, printed, _ = script_here("predict", *arguments)  # on the screen
+    assert [line.split()[1] for line in printed.splitlines()[:10]] == list(map(str, truth))
+    code, _, errors = script_here("predict", *arguments, "invert=maybe")
+    assert (code, errors) == (2, "error: invert=maybe must be one of auto, true, false\n")
+
+
+def test_photographs_are_left_as_they_are():
+    light, dark = torch.full((3, 8, 8), 250, dtype=torch.uint8), torch.zeros(1, 8, 8, dtype=torch.uint8)
+    assert not is_of_other_ground(light, [0.2, 0.2, 0.2])  # in colour
+    assert not is_of_other_ground(light[:1], [0.5])  # neither light nor dark
+    assert is_of_other_ground(light[:1], [0.2])
+    assert is_of_other_ground(dark, [0.8])
+    assert not is_of_other_ground(dark, [0.2])
 
 
 def test_a_notebook_predicts_tensors_pictures_and_files_alike(net, tmp_path):

@@ -99,6 +99,18 @@ def to_input(image: str | Path | Image.Image | Tensor, shape: Sequence[int], inv
     return 255 - values if invert else values
 
 
+def is_of_other_ground(image: Tensor, mean: Sequence[float]) -> bool:
+    """Whether a grey image (1, H, W), uint8, is dark on light where those of this ``mean`` are light on dark, or so.
+
+    Its border says what its ground is; where either is neither light nor dark, so is the answer.
+    """
+    if len(image) != 1:
+        return False
+    inner = image[:, 1:-1, 1:-1]
+    border = (image.sum() - inner.sum()).item() / max(1, image.numel() - inner.numel()) / 255
+    return (mean[0] < 0.4 and border > 0.6) or (mean[0] > 0.6 and border < 0.4)
+
+
 def _opened(image: str | Path | Image.Image | Tensor) -> Image.Image:
     if isinstance(image, Tensor):
         if image.dtype != torch.uint8:

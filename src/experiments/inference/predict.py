@@ -3,11 +3,12 @@
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning import Fabric
@@ -17,7 +18,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from experiments.data import normalize
-from experiments.data.image_files import find, refusing_bombs, to_input
+from experiments.data.image_files import find, is_of_other_ground, refusing_bombs, to_input
 from experiments.errors import UserError
 from experiments.inference.load import card_of, load
 from experiments.runs.files import write_atomically
@@ -26,18 +27,23 @@ from experiments.training.devices import check_accelerator
 
 BATCH_SIZE = 256
 AnImage = str | Path | Image | Tensor
+Invert = bool | Literal["auto"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The class that a network finds most probable, and the probability of every class by its name."""
+    """The class that a network finds most probable, and the probability of every class by its name.
+
+    ``inverted``: whether the image was turned from dark on light to light on dark, or the other way round.
+    """
 
     predicted: str
     probability: float
     probabilities: dict[str, float]
+    inverted: bool = False
 
 
-def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: bool = False) -> list[Prediction]:
+def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: Invert = "auto") -> list[Prediction]:
     """Classify images with a network of ``experiments.load``, on the device where it lies.
 
     ``experiments.data.image_files.to_input`` states how an image is brought to the network's input.
@@ -45,7 +51,8 @@ def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: bool = 
     Args:
         net: a network that ``experiments.load`` returned; it is put into evaluation mode.
         images: files, PIL images or uint8 tensors; or the name of a file, a folder or a glob.
-        invert: turn dark strokes on light ground into light ones on dark.
+        invert: turn dark strokes on light ground into light ones on dark; ``auto`` does so where a grey image's
+            ground is light and that of the images trained on was dark, or the other way round.
 
     Raises:
         UserError: if an image cannot be read.
@@ -63,7 +70,7 @@ def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: bool = 
 
 
 def iterate_predictions(
-    net: nn.Module, images: Iterable[AnImage], invert: bool = False
+    net: nn.Module, images: Iterable[AnImage], invert: Invert = "auto"
 ) -> Iterator[Prediction | str]:
     """Classify images one batch after the other; in place of one that cannot be read, yield the reason."""
     card = card_of(net)
@@ -73,18 +80,20 @@ def iterate_predictions(
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
     net.eval()
 
-    def prepared(image: AnImage) -> Tensor | str:
+    def prepared(image: AnImage) -> tuple[Tensor, bool] | str:
         try:
-            return to_input(image, shape, invert)
+            found = to_input(image, shape)
         except ValueError as error:
             return str(error)
+        turned = is_of_other_ground(found, mean) if invert == "auto" else invert
+        return 255 - found if turned else found, turned
 
     remaining = iter(images)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         while some := list(islice(remaining, BATCH_SIZE)):
             with refusing_bombs():
                 inputs = list(pool.map(prepared, some))
-            readable = [image for image in inputs if isinstance(image, Tensor)]
+            readable = [image[0] for image in inputs if not isinstance(image, str)]
             answers = iter(())
             if readable:
                 with torch.inference_mode():
@@ -97,40 +106,32 @@ def iterate_predictions(
                     )
                 answers = iter(probabilities.tolist())
             for image in inputs:
-                yield image if isinstance(image, str) else _prediction(next(answers), names)
+                yield image if isinstance(image, str) else _prediction(next(answers), names, image[1])
 
 
-def _prediction(probabilities: list[float], class_names: Sequence[str]) -> Prediction:
+def _prediction(probabilities: list[float], class_names: Sequence[str], inverted: bool) -> Prediction:
     by_name = dict(zip(class_names, probabilities, strict=True))
     best = max(by_name, key=lambda name: by_name[name])
-    return Prediction(best, by_name[best], by_name)
+    return Prediction(best, by_name[best], by_name, inverted)
 
 
 def predict_files(
     checkpoint: str | Path,
     images: str,
-    output: str | Path,
-    invert: bool = False,
+    invert: Invert = "auto",
     accelerator: str = "auto",
     trust: Sequence[str] = (),
-) -> tuple[int, int]:
-    """Classify the files that ``images`` names into a CSV file; return how many were read and how many not.
-
-    Columns: ``file``, ``predicted``, ``probability``, ``probability/<class>`` for every class, ``error``.
+) -> dict[Path, Prediction | str]:
+    """Classify the files that ``images`` names; in place of one that cannot be read stands the reason.
 
     Raises:
-        UserError: if the checkpoint or all the images are missing, or the output cannot be written.
+        UserError: if the checkpoint or all the images are missing.
     """
     check_accelerator(accelerator)
     files = find(images)
     net = load(checkpoint, trust)
     with constructing("the accelerator"):
         device = Fabric(accelerator=accelerator, devices=1).device
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    names = card_of(net)["class_names"]
-    table.writerow(["file", "predicted", "probability", *(f"probability/{name}" for name in names), "error"])
-    failed = 0
     answers = track(
         iterate_predictions(net.to(device), files, invert),
         "images",
@@ -138,13 +139,27 @@ def predict_files(
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
     )
-    for file, answer in zip(files, answers, strict=True):
+    return dict(zip(files, answers, strict=True))
+
+
+def write_answers(answers: Mapping[Path, Prediction | str], output: str | Path) -> None:
+    """Write a CSV file: file, predicted, probability, probability/<class> for every class, error, inverted.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    names = next((list(answer.probabilities) for answer in answers.values() if not isinstance(answer, str)), [])
+    table.writerow(
+        ["file", "predicted", "probability", *(f"probability/{name}" for name in names), "error", "inverted"]
+    )
+    for file, answer in answers.items():
         if isinstance(answer, str):
-            failed += 1
-            table.writerow([file, *[""] * (2 + len(names)), answer])
+            table.writerow([file, *[""] * (2 + len(names)), answer, ""])
         else:
             values = [f"{answer.probabilities[name]:.6g}" for name in names]
-            table.writerow([file, answer.predicted, f"{answer.probability:.6g}", *values, ""])
+            inverted = str(answer.inverted).lower()
+            table.writerow([file, answer.predicted, f"{answer.probability:.6g}", *values, "", inverted])
     # a file's name need not be text
     write_atomically(Path(output), text.getvalue().encode("utf-8", "surrogateescape"))
-    return len(files) - failed, failed
