@@ -61,7 +61,15 @@ def test_a_data_set_whose_files_have_moved_is_found_again(small_mnist, tmp_path)
     where = [f"data.root={small_mnist}", "data.val_size=20"]
     summary = train(experiments.compose(*SHORT, "data=mnist", *where, f"run_dir={tmp_path}/run"))
     small_mnist.rename(tmp_path / "moved")
-    results = evaluate(tmp_path / "run", data_keys=[f"data.root={tmp_path}/moved"], accelerator="cpu")
+    for options in ({}, {"data": "mnist"}):
+        results = evaluate(tmp_path / "run", data_keys=[f"data.root={tmp_path}/moved"], accelerator="cpu", **options)
+        assert results["test/accuracy"] == pytest.approx(summary["test/accuracy"])
+
+
+def test_the_runs_own_data_set_by_its_name_lies_where_the_runs_did(small_mnist, tmp_path):
+    where = [f"data.root={small_mnist}", "data.val_size=20"]
+    summary = train(experiments.compose(*SHORT, "data=mnist", *where, f"run_dir={tmp_path}/run"))
+    results = evaluate(tmp_path / "run", data="mnist", accelerator="cpu")
     assert results["test/accuracy"] == pytest.approx(summary["test/accuracy"])
 
 
@@ -71,7 +79,11 @@ def test_a_data_set_whose_files_have_moved_is_found_again(small_mnist, tmp_path)
         ({"data": "nothing"}, "(?s)nothing.*digits.*mnist"),
         ({"data": "digits", "data_keys": ["data.rot=x"]}, "data.rot"),
         ({"data_keys": ["data.batchsize=3"]}, "has no such key. Did you mean batch_size"),
-        ({"data_keys": ["data.limit=[1"]}, "cannot be read"),
+        ({"data_keys": ["data.seed=[1"]}, "an override is key=value in one piece"),
+        ({"data_keys": ["data.limit=0.1"]}, "data.limit: it is for training; the whole split is measured"),
+        ({"data_keys": ["data.eval_batch_size=abc"]}, "data.eval_batch_size=abc: it must be a number"),
+        ({"data_keys": ["data.eval_batch_size=0"]}, "it must be a whole number of at least 1"),
+        ({"data": "digits", "data_keys": ["data.eval_batch_size=0"]}, "it must be a whole number of at least 1"),
         ({"run": __file__}, "is a file: name the run's directory"),
         ({"checkpoint": "nowhere.ckpt"}, "there is no checkpoint at nowhere.ckpt"),
         ({"accelerator": "tpux"}, "tpux"),
@@ -181,7 +193,10 @@ def test_images_that_may_have_trained_the_run_are_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"data\.num_folds=None with split=val would .*: its run has data.num_folds=5"
     ):
-        evaluate(tmp_path, data="digits", accelerator="cpu", split="val")
+        without = ["data.num_folds=null", "data.fold=null"]
+        evaluate(tmp_path, data="digits", data_keys=without, accelerator="cpu", split="val")
+    same = evaluate(tmp_path, accelerator="cpu", split="val")
+    assert evaluate(tmp_path, data="digits", accelerator="cpu", split="val") == same  # with the run's own folds
 
 
 def paint(folder, name):
@@ -199,7 +214,7 @@ def test_a_folder_of_images_is_not_split_anew_but_another_one_is(tmp_path):
     train(experiments.compose("data=image_folder", *folder, "data.test_size=20", *SHORT, f"run_dir={run}"))
     message = r"data\.test_size=0\.1 with split=test would measure images .*: its run has data.test_size=20"
     with pytest.raises(UserError, match=message):
-        evaluate(run, data="image_folder", data_keys=folder, accelerator="cpu")
+        evaluate(run, data="image_folder", data_keys=[*folder, "data.test_size=0.1"], accelerator="cpu")
     with pytest.raises(UserError, match=r"data\.test_size=0\.5 with split=test would measure images"):
         evaluate(run, data_keys=["data.test_size=0.5"], accelerator="cpu")
     other = [f"data.root={tmp_path / 'others'}", "data.image_size=28", "data.test_size=0.5"]

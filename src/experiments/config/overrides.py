@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.config import conf_files
 from experiments.config.suggestions import choice_mistake, elsewhere, key_mistake, synonyms
+from experiments.errors import UserError, together
 
 OWN_WORDS = re.compile(r"[\w/@.:$-]+")
 IN_ONE_PIECE = (
@@ -119,6 +120,16 @@ def explain(error: Exception, arguments: Sequence[str]) -> list[str]:
     """One message for every override that cannot be applied; Hydra's own words where none is found."""
     found = override_mistakes(arguments, unreadable_alone=False)
     return found or [_without_package(error) or " ".join(str(error).split()) or type(error).__name__]
+
+
+def given_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """What plain overrides give, by their keys; raises UserError for what cannot be read."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if faults := [f"{one}: {fault}" for one in overrides if (fault := _unreadable(one, several=False))]:
+        raise UserError(together(faults))
+    parsed = OverridesParser.create().parse_overrides([_quoted(one) for one in overrides])
+    return {one.key_or_group: one.value() for one in parsed}
 
 
 def override_mistakes(arguments: Sequence[str], unreadable_alone: bool = True) -> list[str]:

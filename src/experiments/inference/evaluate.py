@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
-from yaml import YAMLError
 
+from experiments.config.checks.check import describe_mistake, require_none
+from experiments.config.checks.classes import class_mistakes
 from experiments.config.checks.ranges import MATMUL_PRECISIONS
 from experiments.config.checks.sections import section
+from experiments.config.checks.values import out_of_place
 from experiments.config.compose import compose
+from experiments.config.overrides import given_values
 from experiments.data import ImageFolder
 from experiments.errors import UserError, did_you_mean
 from experiments.inference.load import card_of, load, require_no_more_than
@@ -27,6 +28,7 @@ from experiments.training.build import build_classifier, constructing, facts, fi
 from experiments.training.devices import check_accelerator
 from experiments.training.process import prepare_process
 
+FOR_TRAINING = ("limit", "batch_size", "balanced", "augment")
 SPLIT = ("_target_", "split", "val_size", "test_size", "num_folds", "fold")  # what decides who is a validation image
 
 
@@ -91,8 +93,16 @@ def evaluate(
     else:
         card = network_card(checkpoint_content, path)
         check_allowed(card["net"], str(path), trust)
-        measured = compose(f"data={data}", *data_keys)["data"]
-    module = make(measured)
+        where = [f"data_root={config['data_root']}"] if isinstance(config.get("data_root"), str) else []
+        measured = compose(*where, f"data={data}", *data_keys)["data"]
+        if measured["_target_"] == config["data"]["_target_"]:  # the run's own data set, where it lies
+            measured = _with_keys(config["data"], data_keys)
+    for_training = [key for key in FOR_TRAINING if any(given.startswith(f"data.{key}=") for given in data_keys)]
+    if for_training:
+        raise UserError(f"data.{for_training[0]}: it is for training; the whole split is measured. Leave it out")
+    found = [describe_mistake(*fault, data_keys) for fault in out_of_place({"data": measured}, "data")]
+    require_none(found or class_mistakes({"data": measured}, data_keys))
+    module = make(measured, "data")
     same_set = measured["_target_"] == config["data"]["_target_"]
     if same_set and _trained_the_run(module, config["data"], checkpoint_content, split):
         _require_unseen(measured, config["data"], split)
@@ -135,18 +145,14 @@ def evaluate(
 
 def _with_keys(config: dict[str, Any], data_keys: Sequence[str]) -> dict[str, Any]:
     """The run's own data config with some keys changed."""
-    for argument in data_keys:
-        key = argument.partition("=")[0].removeprefix("data.")
+    given = {key.removeprefix("data."): value for key, value in given_values(data_keys).items()}
+    for key, argument in zip(given, data_keys, strict=True):
         if key not in config:
             raise UserError(
                 f"{argument}: the data set of this run, {config['_target_']}, has no such key."
                 f"{did_you_mean(key, list(config))} There are {', '.join(list(config)[1:])}"
             )
-    try:
-        changes = OmegaConf.from_dotlist([argument.removeprefix("data.") for argument in data_keys])
-        return {**config, **OmegaConf.to_container(changes)}  # type: ignore[dict-item]
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"{' '.join(data_keys)} cannot be read: {str(error).splitlines()[0]}") from error
+    return {**config, **given}
 
 
 def _trained_the_run(

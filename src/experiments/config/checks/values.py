@@ -60,14 +60,19 @@ def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any
     for name, value in config.items():
         yield from ruled(name, value)
     for group in (*GROUPS, "augment"):
-        for name, value, ours, target in leaves(config.get(group), group):
-            if not ours or (group == "data" and name.startswith("data.augment.")):
-                continue
-            key = name.rpartition(".")[2]
-            if kind := kind_mismatch(key, value, defaults().get(target, {}).get(key)):
-                yield name, value, f"must be {kind}"
-            else:
-                yield from ruled(name, value, target)
+        yield from out_of_place(config, group)
+
+
+def out_of_place(config: Config, group: str) -> Iterator[tuple[str, Any, str]]:
+    """Values of a group of the wrong kind or range."""
+    for name, value, ours, target in leaves(config.get(group), group):
+        if not ours or (group == "data" and name.startswith("data.augment.")):
+            continue
+        key = name.rpartition(".")[2]
+        if kind := kind_mismatch(key, value, defaults().get(target, {}).get(key)):
+            yield name, value, f"must be {kind}"
+        else:
+            yield from ruled(name, value, target)
 
 
 def _choices(group: str) -> list[str]:
