@@ -10,6 +10,16 @@ ALLOWED = [
     {"_target_": "experiments.learning.Classifier", "net": {"_target_": "experiments.nets.CNN"}},
     {"_target_": "torchmetrics.classification.MulticlassF1Score", "num_classes": 10},
     {"_target_": "experiments.data.MNIST", "root": "data"},
+    {"_target_": "torchvision.models.resnet18", "num_classes": 10},
+    {"_target_": "torch.tensor", "data": [1.0, 2.0]},
+    {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.Flatten"}]},
+    {"_target_": "lightning.pytorch.profilers.PyTorchProfiler", "record_shapes": True},
+    {
+        "_target_": "lightning.pytorch.strategies.DDPStrategy",
+        "timeout": {"_target_": "datetime.timedelta", "days": 1},
+    },
+    {"_target_": "lightning.pytorch.plugins.environments.LightningEnvironment"},
+    {"_target_": "lightning.pytorch.plugins.precision.MixedPrecision", "precision": "bf16-mixed", "device": "cpu"},
 ]
 
 REFUSED = [
@@ -17,6 +27,14 @@ REFUSED = [
     {"_target_": "subprocess.run", "args": ["true"]},
     {"_target_": "builtins.eval"},
     {"_target_": "torch.load", "f": "x", "weights_only": False},
+    {"_target_": "torchvision.models.get_model", "name": "resnet18"},
+    {"_target_": "torchvision.models.get_model_weights", "name": "resnet18"},
+    {"_target_": "torchvision.models.list_models"},
+    {"_target_": "torchvision.models.resnet.resnet18"},
+    {"_target_": "torchvision.datasets.MNIST", "root": "x", "download": True},
+    {"_target_": "torch.from_file", "filename": "x"},
+    {"_target_": "torch.nn.init.os.getcwd"},
+    {"_target_": "lightning.pytorch.plugins.io.TorchCheckpointIO"},
     {"_target_": "torch.hub.load", "repo_or_dir": "x"},
     {"_target_": "torch.nn.functional.warnings.sys.exit"},
     {"_target_": "torch.nn.modules.module.torch.load"},

@@ -195,3 +195,53 @@ def test_network_and_data_in_files_of_the_current_folder_train_from_the_command_
     (summary,) = own.glob("runs/custom-custom/*/summary.json")
     assert json.loads(summary.read_text())["steps"] == 16
     assert process.stdout.startswith("data=my_data\n")
+
+
+MAKER = """
+from torch import nn
+
+def make_net(num_classes, width=8):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, num_classes))
+"""
+GREY_NET = (
+    "++model.net={_target_:torch.nn.Sequential,_args_:[{_target_:torch.nn.Conv2d,in_channels:1,out_channels:3,"
+    "kernel_size:1},{_target_:torchvision.models.shufflenet_v2_x0_5,num_classes:10}]}"
+)
+OBJECTS = (
+    "++loss.weight={_target_:torch.tensor,data:[1.0,1,1,1,1,1,1,1,1,2]}",
+    "++trainer.profiler={_target_:lightning.pytorch.profilers.SimpleProfiler}",
+    "++trainer.plugins=[{_target_:lightning.pytorch.plugins.environments.LightningEnvironment}]",
+    "++trainer.strategy={_target_:lightning.pytorch.strategies.SingleDeviceStrategy,device:cpu}",
+)
+
+
+@pytest.mark.parametrize(
+    ("typed", "trust"),
+    [
+        (["model=custom", "model.net._target_=maker_here.make_net", "+model.net.width=6"], ["maker_here"]),
+        (["model=custom", GREY_NET], []),
+        (OBJECTS, []),
+    ],
+    ids=["a function of one's own", "torchvision's builder", "objects as arguments"],
+)
+def test_whatever_is_called_trains_goes_on_and_is_loaded(tmp_path, monkeypatch, typed, trust):
+    (tmp_path / "maker_here.py").write_text(MAKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    short = ("data.limit=100", "scheduler=constant", "trainer.accelerator=cpu", "logger=none", "callbacks=minimal")
+
+    def trained(name, *more):
+        config = experiments.compose(*short, *typed, f"run_dir={tmp_path / name}", *more)
+        return train(config, more)
+
+    whole = trained("whole", "trainer.max_epochs=3")
+    trained("parts", "trainer.max_epochs=1", "test=false")
+    trusting = f"trust=[{','.join(trust)}]"
+    parts = trained("parts", f"resume={tmp_path / 'parts'}", "trainer.max_epochs=3", "test=true", trusting)
+    assert parts["val/loss"] == whole["val/loss"]
+    results = evaluate(tmp_path / "parts", accelerator="cpu", trust=trust)
+    assert results["test/loss"] == pytest.approx(parts["test/loss"], abs=1e-6)
+    net = experiments.load(tmp_path / "parts" / "checkpoints" / "best.ckpt", trust=trust)
+    assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    if trust:
+        with pytest.raises(UserError, match=r"trust=\[package\]"):
+            experiments.load(tmp_path / "parts" / "checkpoints" / "best.ckpt")

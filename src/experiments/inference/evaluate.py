@@ -20,7 +20,7 @@ from experiments.data import ImageFolder
 from experiments.errors import UserError, did_you_mean
 from experiments.inference.load import card_of, load, require_no_more_than
 from experiments.nets import Ensemble
-from experiments.runs.allowed_classes import check_allowed, check_paths
+from experiments.runs.allowed_classes import check_allowed, check_paths, without_pretrained_weights
 from experiments.runs.checkpoint_files import read_checkpoint
 from experiments.runs.run_directory import best_checkpoint, read_config
 from experiments.runs.state_dicts import load_weights, net_weights, network_card
@@ -69,7 +69,7 @@ def evaluate(
         raise UserError("checkpoint= names one network's: leave it out for an ensemble of several runs")
     if run.is_file():
         raise UserError(f"run={run} is a file: name the run's directory, and a checkpoint in it by checkpoint=")
-    config = read_config(run)
+    config = without_pretrained_weights(read_config(run))
     parts = ("data", "model", "loss", "optimizer", "scheduler", "metrics")
     check_allowed({part: config.get(part) for part in parts}, str(run / "config.yaml"), trust)
     source = run / "config.yaml"

@@ -1,18 +1,25 @@
 """What a stored config may build. A config in a file is code: Hydra calls whatever ``_target_`` names.
 
 The command line's own config is the user's and may name anything. One that comes out of a checkpoint or a run
-directory may not: only classes of the kinds below, from the packages below and from those the user trusts by name.
+directory may not: only classes of the kinds below, from the packages below, functions by their full names, and what
+lies in packages that the user trusts by name.
 """
 
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from reprlib import repr as shorten
 from typing import Any
 
-from hydra.utils import get_class
+from hydra.utils import get_object
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import LayerSync
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.profilers import Profiler
+from lightning.pytorch.strategies import Strategy
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -23,6 +30,8 @@ from experiments.errors import UserError
 #: Where a name may begin, and where its class must have been written. Not all that these packages hold is harmless:
 #: text and image metrics of torchmetrics load models by name, Lightning's demos download.
 PACKAGES = ("experiments", "torch.nn", "torch.optim", "torchmetrics", "lightning")
+#: Not a module's prefix: torch.hub.load is a function too. Beside them, the networks that torchvision registers.
+FUNCTIONS = ("torch.tensor", "torch.ones", "torch.zeros", "datetime.timedelta")
 HOMES = (
     "experiments",
     "torch.nn",
@@ -33,6 +42,12 @@ HOMES = (
     "lightning.pytorch.callbacks",
     "lightning.pytorch.loggers",
     "lightning.pytorch.trainer",
+    "lightning.pytorch.profilers",
+    "lightning.pytorch.strategies.ddp",
+    "lightning.pytorch.strategies.single_device",
+    "lightning.pytorch.plugins.precision",
+    "lightning.pytorch.plugins.layer_sync",
+    "lightning.fabric.plugins.environments",
 )
 _ENDLESS = ("torch.nn.modules.transformer",)  # a number in it says how often to copy a layer
 FOLDERS = (
@@ -48,7 +63,22 @@ FOLDERS = (
 )
 MAX_VALUES = 10_000
 MAX_DEPTH = 50
-KINDS = (nn.Module, Optimizer, LRScheduler, Metric, LightningModule, LightningDataModule, Trainer, Callback, Logger)
+KINDS = (
+    nn.Module,
+    Optimizer,
+    LRScheduler,
+    Metric,
+    LightningModule,
+    LightningDataModule,
+    Trainer,
+    Callback,
+    Logger,
+    Profiler,
+    Strategy,
+    Precision,
+    ClusterEnvironment,
+    LayerSync,
+)
 _HYDRA_KEYS = {"_target_", "_partial_"}
 
 
@@ -77,7 +107,8 @@ def check_allowed(config: Any, source: str, trust: Sequence[str] = ()) -> None:
             for key in value:
                 if not isinstance(key, (str, int)):
                     raise UserError(f"{source}: a stored config's keys are text, not {type(key).__name__}")
-                if isinstance(key, str) and key.startswith("_") and key.endswith("_") and key not in _HYDRA_KEYS:
+                known = _HYDRA_KEYS | ({"_args_"} if value.get("_target_") == "torch.nn.Sequential" else set())
+                if isinstance(key, str) and key.startswith("_") and key.endswith("_") and key not in known:
                     raise UserError(f"{source}: the key {shorten(key)} is not allowed in a stored config")
                 if isinstance(key, str) and "${" in key:
                     raise UserError(
@@ -102,19 +133,42 @@ def _check_target(target: object, source: str, trust: Sequence[str]) -> None:
     how = f"allowed are classes from {', '.join(allowed)}; if you trust another package, name it: trust=[package]"
     if not isinstance(target, str):
         raise UserError(f"{source}: _target_ is a {type(target).__name__}, which is not allowed: {how}")
+    if target in FUNCTIONS or _is_torchvision_network(target):
+        return
     if not _within(target, allowed):
         raise UserError(f"{source}: _target_={shorten(target)} is not allowed: {how}")
     try:
-        cls = get_class(target)
+        found = get_object(target)
     except Exception as error:
         raise UserError(f"{source}: _target_={shorten(target)} cannot be found: {error}") from error
     # The name alone proves nothing: modules hold what they import, such as torch.nn.functional.warnings.sys.exit.
-    at_home = _within(cls.__module__, (*HOMES, *trust)) and not _within(cls.__module__, _ENDLESS)
-    if not (issubclass(cls, KINDS) and at_home):
+    home = str(getattr(found, "__module__", ""))
+    if inspect.isclass(found):
+        fine = issubclass(found, KINDS) and _within(home, (*HOMES, *trust)) and not _within(home, _ENDLESS)
+    else:  # a function of one's own
+        fine = inspect.isfunction(found) and _within(home, trust) and _within(target, trust)
+    if not fine:
         raise UserError(
             f"{source}: _target_={shorten(target)} is no network, loss, optimizer, schedule, metric, "
             f"data set, trainer, callback or logger that may be built from a file; {how}"
         )
+
+
+def _is_torchvision_network(target: str) -> bool:
+    from torchvision import models
+
+    name = target.rpartition(".")[2]
+    return target == f"torchvision.models.{name}" and name in models.list_models(models)
+
+
+def without_pretrained_weights(config: Any) -> Any:
+    """A stored config whose networks of torchvision fetch no weights: a checkpoint holds what became of them."""
+    if isinstance(config, list):
+        return [without_pretrained_weights(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    fetching = ("weights", "weights_backbone") if _is_torchvision_network(str(config.get("_target_"))) else ()
+    return {key: None if key in fetching else without_pretrained_weights(part) for key, part in config.items()}
 
 
 def check_paths(config: Any, folder: Path, typed: Sequence[str] = ()) -> None:

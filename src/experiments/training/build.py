@@ -23,6 +23,7 @@ from experiments.config.checks.check import validated
 from experiments.config.hydra_internals import instantiate
 from experiments.data import ImageDataModule
 from experiments.errors import UserError
+from experiments.runs.allowed_classes import without_pretrained_weights
 from experiments.runs.checkpoint_files import AtomicCheckpointIO
 from experiments.runs.state_dicts import load_initial_weights
 from experiments.training.compilation import compile_in_place
@@ -137,7 +138,7 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
     net = filled(own, data) if (own := net_of(config["model"])) else {}
     roomy = {"num_classes": net["num_classes"]} if net.get("num_classes") else {}  # more than the data have
     card = {
-        "net": net,
+        "net": without_pretrained_weights(net),
         "image_shape": list(getattr(data, "image_shape", [])),
         "mean": list(getattr(data, "mean", [])),
         "std": list(getattr(data, "std", [])),

@@ -17,7 +17,7 @@ from experiments.config.checks.sections import value_at
 from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.learning.lightning_internals import logged_steps
-from experiments.runs.allowed_classes import check_allowed, check_paths
+from experiments.runs.allowed_classes import check_allowed, check_paths, without_pretrained_weights
 from experiments.runs.checkpoint_files import ROLLING, newest_undamaged, read_checkpoint
 from experiments.runs.files import relocate_paths
 from experiments.runs.run_directory import read_config, read_summary
@@ -113,7 +113,7 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
     source = str(run_dir / "config.yaml")
     record = read_config(run_dir)
     moved_from = str(record.get("run_dir", run_dir))
-    stored = relocate_paths(record, moved_from, str(run_dir))
+    stored = without_pretrained_weights(relocate_paths(record, moved_from, str(run_dir)))
     check_allowed(stored, source, config["trust"])
     for part in config:
         if part not in stored:  # a key that is newer than the run; without a group there is no run
