@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def main() -> None:
         fastest, lowest = find_lr(config, options.min_lr, options.max_lr, options.steps, picture)
     print(f"the loss falls fastest at a learning rate of {fastest:.2g}, and is lowest at {lowest:.2g}")
     print("no picture: it needs matplotlib (pip install matplotlib)" if picture is None else f"picture: {picture}")
-    print("next:", *[command("train"), *overrides, f"optimizer.lr={fastest:.2g}"])
+    print("next:", command("train"), shlex.join([*overrides, f"optimizer.lr={fastest:.2g}"]))
 
 
 if __name__ == "__main__":

@@ -48,9 +48,17 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the grid and show what came of it."""
-        from experiments.sweeps.multirun import conclude
+        from pathlib import Path
 
-        return conclude(self.basic.sweep(arguments), self.sweep_config)
+        from experiments.sweeps.multirun import command_again, conclude
+
+        try:
+            batches = self.basic.sweep(arguments)
+        except (SystemExit, KeyboardInterrupt):  # a signal
+            again = command_again(Path(self.sweep_config.hydra.sweep.dir).absolute())
+            print(f"stopped; what is done is left out by: {again}", flush=True)
+            raise
+        return conclude(batches, self.sweep_config)
 
 
 class OptunaSweeper(Sweeper):

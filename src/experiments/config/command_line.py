@@ -13,11 +13,13 @@ from tempfile import TemporaryDirectory
 from experiments.config import conf_files
 from experiments.config.overrides import (
     TAKING_A_VALUE,
+    as_meant,
     is_multirun,
     known_keys,
     override_mistakes,
     unknown_key,
 )
+from experiments.config.plain_values import given_values
 from experiments.config.resolvers import run_of
 from experiments.config.suggestions import choice_mistake, key_mistake, synonyms
 from experiments.errors import UserError, stop, together
@@ -31,8 +33,11 @@ def missing_run(arguments: Sequence[str]) -> str | None:
     """What is wrong with a ``resume=`` on the command line, said before Hydra writes into a folder of that name."""
     for argument in arguments:
         key, _, value = argument.partition("=")
-        value = value.strip("'\"")
         if key == "resume" and value not in ("auto", "null"):
+            try:
+                value = str(given_values(as_meant([argument]))[key])
+            except UserError:  # said together with the others
+                continue
             if is_multirun(arguments):
                 return f"{argument}: it goes on with one run. Leave out -m"
             if answer := synonyms().get(f"resume={value.lower()}"):

@@ -41,6 +41,21 @@ def typed_path(path: Path) -> str:
     return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
 
 
+def typed_override(key: str, value: str | Path) -> str:
+    """``key=value`` as a user would type it in a shell, past Hydra's grammar too: ``'resume=\'runs/a,b\''``."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    path = Path(value)
+    text = os.path.relpath(path) if path.is_absolute() and path.is_relative_to(Path.cwd()) else str(value)
+    try:
+        plain = OverridesParser.create().parse_override(f"{key}={text}").value() == text
+    except HydraException:
+        plain = False
+    return shlex.quote(f"{key}={text if plain else QuotedString(text, Quote.single).with_quotes()}")
+
+
 def _started(name: str) -> str:
     started_as, typed = os.environ.get(STARTED_AS), Path(sys.argv[0])
     is_script = typed.resolve().parent == SCRIPTS

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import os
 import sys
 from typing import Any, TypeVar
 
@@ -59,9 +60,9 @@ def read(schema: type[Schema], arguments: list[str] | None = None) -> Schema:
             known = ", ".join([*keys, *(f"{prefix}<key>" for prefix in prefixes)])
             raise UserError(f"{key!r} is not an option.{hint} There are {known}")
         elif fields[key].type in TEXT and value != "null":
-            values[key] = value  # as it was typed: a folder may be called 007
+            values[key] = os.path.expanduser(value)  # as it was typed: a folder may be called 007
         elif fields[key].type == list[str] and not value.startswith("["):
-            values[key] = [value]
+            values[key] = [os.path.expanduser(value)]
         else:
             texts = fields[key].type == list[str]
             try:

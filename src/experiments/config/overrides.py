@@ -1,5 +1,6 @@
 """What is typed: taken as it is meant, and answered where it cannot be."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -7,9 +8,9 @@ from typing import Any
 
 from experiments.config import conf_files
 from experiments.config.suggestions import choice_mistake, elsewhere, key_mistake, synonyms
-from experiments.errors import UserError, together
 
 OWN_WORDS = re.compile(r"[\w/@.:$-]+")
+PATHS = ("hydra.run.dir", "hydra.sweep.dir", "resume", "init_from")  # that only a shell would take ~ for home in
 IN_ONE_PIECE = (
     "an override is key=value in one piece: no space around =, quotes around a value with commas, spaces or brackets"
 )
@@ -25,6 +26,8 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         name, _, value = argument.lstrip("+").partition("=")
         group = name.partition("@")[0]
+        if name in PATHS and value.startswith("~"):
+            argument = f"{name}={os.path.expanduser(value)}"
         if argument.startswith("-"):  # an option of Hydra's
             meant.append(argument)
             continue
@@ -43,11 +46,11 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
                 argument = f"+{argument}"
             elif _in_defaults(name):
                 argument = argument[1:]
-        meant.append(_quoted(argument))
+        meant.append(quoted(argument))
     return meant
 
 
-def _quoted(override: str) -> str:
+def quoted(override: str) -> str:
     """The override, with quotes around a value that Hydra's grammar has no place for: ``data.root=~/photos``."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -122,20 +125,10 @@ def explain(error: Exception, arguments: Sequence[str]) -> list[str]:
     return found or [_without_package(error) or " ".join(str(error).split()) or type(error).__name__]
 
 
-def given_values(overrides: Sequence[str]) -> dict[str, Any]:
-    """What plain overrides give, by their keys; raises UserError for what cannot be read."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    if faults := [f"{one}: {fault}" for one in overrides if (fault := _unreadable(one, several=False))]:
-        raise UserError(together(faults))
-    parsed = OverridesParser.create().parse_overrides([_quoted(one) for one in overrides])
-    return {one.key_or_group: one.value() for one in parsed}
-
-
 def override_mistakes(arguments: Sequence[str], unreadable_alone: bool = True) -> list[str]:
     """What is wrong with overrides; unknown keys, which take a moment, are looked for beside other mistakes alone."""
     overrides, several = _whole(overrides_in(arguments)), is_multirun(arguments)
-    faults = {one: _unreadable(one, several) if one in arguments else _taken_apart(one) for one in overrides}
+    faults = {one: unreadable(one, several) if one in arguments else _taken_apart(one) for one in overrides}
     if unreadable_alone and not any(faults.values()):
         return []
     right = [one for one, fault in faults.items() if not fault]
@@ -169,7 +162,8 @@ def _whole(overrides: Sequence[str]) -> list[str]:
     return whole
 
 
-def _unreadable(override: str, several: bool) -> str | None:
+def unreadable(override: str, several: bool) -> str | None:
+    """What is wrong with an override as it stands, whatever keys there are; ``several`` runs may be asked for."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -179,7 +173,7 @@ def _unreadable(override: str, several: bool) -> str | None:
     if not equals and not override.startswith("~"):
         answer = synonyms().get(key.lower(), "")
         return answer if " " in answer else IN_ONE_PIECE
-    override = _quoted(override)
+    override = quoted(override)
     if not key.strip():
         return f"no key stands before the =; {IN_ONE_PIECE}"
     try:

@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.errors import UserError
+from experiments.config.overrides import quoted, unreadable
+from experiments.errors import UserError, together
 
 CLASSIFIER = "experiments.learning.Classifier"
 
@@ -66,6 +67,16 @@ def typed_keys(typed: Sequence[str]) -> set[str]:
                 parsed = value
         add(key.partition("@")[0].replace("/", "."), parsed)
     return found
+
+
+def given_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """What plain overrides give, by their keys; raises UserError for what cannot be read."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if faults := [f"{one}: {fault}" for one in overrides if (fault := unreadable(one, several=False))]:
+        raise UserError(together(faults))
+    parsed = OverridesParser.create().parse_overrides([quoted(one) for one in overrides])
+    return {one.key_or_group: one.value() for one in parsed}
 
 
 def plain(config: Any) -> dict[str, Any]:

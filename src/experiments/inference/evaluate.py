@@ -15,7 +15,7 @@ from experiments.config.checks.ranges import MATMUL_PRECISIONS
 from experiments.config.checks.sections import section
 from experiments.config.checks.values import out_of_place
 from experiments.config.compose import compose
-from experiments.config.overrides import given_values
+from experiments.config.plain_values import given_values
 from experiments.data import ImageFolder
 from experiments.errors import UserError, did_you_mean
 from experiments.inference.load import card_of, load, require_no_more_than

@@ -7,7 +7,8 @@ lies in packages that the user trusts by name.
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from reprlib import repr as shorten
 from typing import Any
@@ -154,6 +155,21 @@ def _check_target(target: object, source: str, trust: Sequence[str]) -> None:
         )
 
 
+def trust_needed(config: Any) -> list[str]:
+    """The packages in a config that must be trusted for it to be built when it is stored."""
+    if isinstance(config, (list, tuple)):
+        return sorted({package for part in config for package in trust_needed(part)})
+    if not isinstance(config, Mapping):
+        return []
+    found = {package for part in config.values() for package in trust_needed(part)}
+    if isinstance(target := config.get("_target_"), str):
+        try:
+            _check_target(target, "", ())
+        except UserError:
+            found.add(target.partition(".")[0])
+    return sorted(found)
+
+
 def _is_torchvision_network(target: str) -> bool:
     from torchvision import models
 
@@ -194,14 +210,14 @@ def check_paths(config: Any, folder: Path, typed: Sequence[str] = ()) -> None:
         )
         if "://" in path:
             raise UserError(
-                f"{folder}: {name}={shorten(value)} sends a run's data elsewhere: type {name}= again if it may"
+                f"{folder}: {name} sends a run's data elsewhere: add {shlex.quote(f'{name}={value}')} if it may"
             )
         if not leads_out and name.rpartition(".")[2] not in FOLDERS:
             continue
         if "\0" in path or not Path(path).expanduser().resolve().is_relative_to(folder.resolve()):
             raise UserError(
                 f"{folder}: {name}={shorten(value)} lies outside the run directory, which a stored config must not "
-                f"leave: type {name}= again if it may"
+                f"leave: add {shlex.quote(f'{name}={value}')} if it may"
             )
 
 

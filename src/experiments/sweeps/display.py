@@ -1,16 +1,10 @@
 """Print a line for each trial that ended."""
 
-import os
-import shlex
-import sys
 import time
-from pathlib import Path
 
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.config.installation import command
-from experiments.sweeps import space as spaces
 from experiments.sweeps.storage import shown
 from experiments.sweeps.study import SharedStudy
 from experiments.sweeps.trials import ERROR, STATUS, counted
@@ -72,10 +66,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def command_again(folder: Path, storage: str | None) -> str:
-    """What was typed, with the sweep's directory where that is what finds the study."""
-    typed = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
-    where = [] if storage else [f"hydra.sweep.dir={spaces.quoted(os.path.relpath(folder))}"]
-    return f"{command('train')} {shlex.join([*typed, *where])}"

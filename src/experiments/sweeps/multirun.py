@@ -4,12 +4,13 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, open_dict, read_write
 
-from experiments.config.installation import command
+from experiments.config.installation import command, typed_override
 from experiments.sweeps.job import Outcome
 
 
@@ -28,7 +29,7 @@ def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list
         print(table_of(folder), flush=True)
         print(f"look at it again: {command('summarize')} runs={shlex.quote(folder)}", flush=True)
         if failed:
-            print(f"the same command with hydra.sweep.dir={shlex.quote(folder)} leaves out what is done", flush=True)
+            print(f"to run them again: {command_again(Path(config.hydra.sweep.dir).absolute())}", flush=True)
     if failed:
         listed = "\n".join(
             f"  {os.path.relpath(outcome.directory)}: {str(outcome.error).splitlines()[0]}" for outcome in failed
@@ -38,6 +39,13 @@ def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list
             2 if all(outcome.mistake for outcome in failed) else 1,
         )
     return outcomes
+
+
+def command_again(folder: Path, storage: str | None = None) -> str:
+    """What was typed, with the sweep's directory where that is what finds the study."""
+    typed = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
+    where = [] if storage else [typed_override("hydra.sweep.dir", folder)]
+    return " ".join([command("train"), *map(shlex.quote, typed), *where])
 
 
 class Ended(SystemExit):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
+import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString, RangeSweep
@@ -15,6 +16,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from experiments.config import conf_files
 from experiments.errors import UserError
 
 Space = dict[str, BaseDistribution]
@@ -78,6 +80,24 @@ def distribution(override: Override) -> BaseDistribution:
     if not choices or log:
         raise UserError(f"{shown}: {'choices have no log scale' if log else 'there is nothing to choose from'}")
     return CategoricalDistribution(choices)
+
+
+def without_sweep(overrides: Sequence[str]) -> list[str]:
+    """Overrides for a single run: in place of ``sweep=<name>``, the choices that its file makes beside the space."""
+    chosen = {one.partition("=")[0] for one in overrides}
+    found: list[str] = []
+    for override in overrides:
+        name, _, choice = override.partition("=")
+        path = conf_files.find(f"sweep/{choice}") if name == "sweep" else None
+        if path is None:
+            found.append(override)
+            continue
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8")).get("defaults", []):
+            for key, value in entry.items() if isinstance(entry, dict) else ():
+                group = key.removeprefix("override ").removeprefix("/")
+                if not group.startswith("hydra/") and group not in chosen:
+                    found.append(f"{group}={value}")
+    return found
 
 
 def as_overrides(values: Mapping[str, Any]) -> list[str]:

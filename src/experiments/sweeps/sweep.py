@@ -24,9 +24,9 @@ from experiments.config.checks.ranges import WORST
 from experiments.config.installation import command
 from experiments.errors import UserError
 from experiments.sweeps import space as spaces
-from experiments.sweeps.display import Display, command_again
+from experiments.sweeps.display import Display
 from experiments.sweeps.job import TRIAL, Job
-from experiments.sweeps.multirun import NothingFinished, prepared
+from experiments.sweeps.multirun import NothingFinished, command_again, prepared
 from experiments.sweeps.storage import JOURNAL, quiet, shown
 from experiments.sweeps.study import SharedStudy
 from experiments.sweeps.trials import ERROR, best, counted, running
@@ -226,7 +226,7 @@ class Sweep:
             raise NothingFinished(f"no trial finished; the first one failed with: {first}")
         values, mode = spaces.as_overrides(winner.params), self.shared.direction[:3]
         by = [] if self.shared.metric == self.config.monitor else [f"monitor={self.shared.metric}", f"mode={mode}"]
-        again = f"{command('train')} {shlex.join([*self.fixed, *values, *by])}"
+        again = f"{command('train')} {shlex.join([*spaces.without_sweep(self.fixed), *values, *by])}"
         folder, storage = (shlex.quote(one) for one in (os.path.relpath(self.folder), shown(self.shared.address)))
         print(
             f"best {self.shared.metric}: {winner.value:.6g} by trial {winner.number}",

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 import shutil
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from experiments.callbacks import MetricHistory, Monitored, Pruning, Throughput
 from experiments.callbacks.history import find_callback
 from experiments.config.checks.check import config_mistakes, validated
-from experiments.config.installation import CHECKOUT, command, typed_path
+from experiments.config.installation import CHECKOUT, command, typed_override, typed_path
 from experiments.errors import Stopped, UserError
 from experiments.learning import Classifier
 from experiments.monitoring.loggers import log_start
+from experiments.runs.allowed_classes import trust_needed
 from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
 from experiments.runs.run_record import record_start, record_summary, record_traceback, reopen
 from experiments.training.build import Experiment, build
@@ -83,7 +85,9 @@ def train(
                 log.info("the run in %s is finished: nothing to resume", typed_path(run_dir))
                 summary = read_summary(run_dir) or {}
                 if resume_plan.to_test:
-                    log.info("to measure it on the test split: %s run=%s", command("evaluate"), typed_path(run_dir))
+                    log.info(
+                        "to measure it on the test split: %s", _typed("evaluate", "run", run_dir, resume_plan.config)
+                    )
                 return summary
             config = resume_plan.config
             if tensorboard := (config["logger"] or {}).get("tensorboard"):
@@ -105,7 +109,9 @@ def train(
         except Stopped as stopped:
             if not is_first_rank():  # the first rank speaks for all; another's exit code would kill it
                 raise SystemExit(0) from None
-            log.warning("%s; go on with: %s resume=%s", stopped, command("train"), typed_path(run_dir))
+            # of many runs, the sweep says how to go on
+            again = f"; go on with: {_typed('train', 'resume', run_dir, config)}" if may_start_processes else ""
+            log.warning("%s%s", stopped, again)
             raise
         except Exception as error:
             error = as_user_error(error, config)
@@ -124,6 +130,14 @@ def train(
         experiment.trainer.strategy.barrier()  # a rank that ends badly makes Lightning kill the first one
     on_rank_zero(_say_result, summary, run_dir, config["monitor"])
     return summary
+
+
+def _typed(script: str, key: str, run_dir: Path, config: Mapping[str, Any]) -> str:
+    """What to type to do something with a run, with the packages that it has to be trusted with."""
+    trust = trust_needed(config)
+    trusting = [shlex.quote(f"trust=[{','.join(trust)}]")] if trust else []
+    path = typed_override(key, run_dir) if script == "train" else f"{key}={typed_path(run_dir)}"
+    return " ".join([command(script), path, *trusting])
 
 
 def as_user_error(error: Exception, config: Mapping[str, Any]) -> Exception:
