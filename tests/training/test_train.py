@@ -156,3 +156,17 @@ def test_help_and_config_never_wait_for_torch(arguments):
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_a_run_behind_a_link_is_evaluated_and_goes_on(tmp_path, script_here, monkeypatch):
+    (tmp_path / "disk" / "far" / "away").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "runs").symlink_to(tmp_path / "disk" / "far" / "away")
+    monkeypatch.chdir(tmp_path / "here")
+    short = ("data.limit=100", "scheduler=constant", "trainer.accelerator=cpu", "logger=none", "callbacks=minimal")
+    assert script_here("train", *short, "trainer.max_epochs=1", "hydra.run.dir=runs/a")[0] == 0
+    assert json.loads(Path("runs/a/summary.json").read_text())["best_checkpoint"] == "checkpoints/best.ckpt"
+    assert script_here("evaluate", "run=runs/a", "accelerator=cpu")[0] == 0
+    assert script_here("train", "resume=runs/a", "trainer.max_epochs=2")[0] == 0
+    assert script_here("export", "run=runs/a", "format=state_dict", "output=x.pth")[0] == 0
+    assert script_here("evaluate", f"run={tmp_path}/disk/far/away/a", "accelerator=cpu")[0] == 0

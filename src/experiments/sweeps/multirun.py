@@ -1,6 +1,5 @@
 """What every multirun needs: its launcher's config, the end of a grid, and how it ends if it does not go well."""
 
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, open_dict, read_write
 
-from experiments.config.installation import command, typed_override
+from experiments.config.installation import command, typed_override, typed_path
 from experiments.sweeps.job import Outcome
 
 
@@ -22,17 +21,17 @@ def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list
     """
     from experiments.sweeps.summary.tables import table_of
 
-    folder = os.path.relpath(config.hydra.sweep.dir)
+    folder = str(config.hydra.sweep.dir)
     outcomes = [job.return_value for batch in batches for job in batch]
     failed = [outcome for outcome in outcomes if isinstance(outcome, Outcome) and outcome.error]
     if not config.check:  # which leaves no runs
         print(table_of(folder), flush=True)
-        print(f"look at it again: {command('summarize')} runs={shlex.quote(folder)}", flush=True)
+        print(f"look at it again: {command('summarize')} runs={typed_path(Path(folder).absolute())}", flush=True)
         if failed:
             print(f"to run them again: {command_again(Path(config.hydra.sweep.dir).absolute())}", flush=True)
     if failed:
         listed = "\n".join(
-            f"  {os.path.relpath(outcome.directory)}: {str(outcome.error).splitlines()[0]}" for outcome in failed
+            f"  {typed_path(Path(outcome.directory))}: {str(outcome.error).splitlines()[0]}" for outcome in failed
         )
         raise SomeFailed(
             f"{len(failed)} of {len(outcomes)} runs failed; error.txt in each has the traceback:\n{listed}",

@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler, GridSampler, QMCSampler
 from optuna.trial import Trial, TrialState
 
 from experiments.config.checks.ranges import WORST
-from experiments.config.installation import command
+from experiments.config.installation import command, typed_path
 from experiments.errors import UserError
 from experiments.sweeps import space as spaces
 from experiments.sweeps.display import Display
@@ -227,7 +227,7 @@ class Sweep:
         values, mode = spaces.as_overrides(winner.params), self.shared.direction[:3]
         by = [] if self.shared.metric == self.config.monitor else [f"monitor={self.shared.metric}", f"mode={mode}"]
         again = f"{command('train')} {shlex.join([*spaces.without_sweep(self.fixed), *values, *by])}"
-        folder, storage = (shlex.quote(one) for one in (os.path.relpath(self.folder), shown(self.shared.address)))
+        folder, storage = typed_path(Path(self.folder).absolute()), shlex.quote(shown(self.shared.address))
         print(
             f"best {self.shared.metric}: {winner.value:.6g} by trial {winner.number}",
             *(f"  {value}" for value in values),

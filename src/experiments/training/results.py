@@ -2,8 +2,8 @@
 
 import logging
 import math
-import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
@@ -35,7 +35,7 @@ def collect_results(experiment: Experiment, config: Mapping[str, Any]) -> dict[s
     values: dict[str, Any] = {
         **dict.fromkeys(("val/accuracy", "val/loss", config["monitor"])),
         **{name: value for name, value in at_best.items() if name.startswith("val/") or name == config["monitor"]},
-        "best_checkpoint": os.path.relpath(best.best_model_path, config["run_dir"]) if best else None,
+        "best_checkpoint": _below(best.best_model_path, config["run_dir"]) if best else None,
         "best_epoch": read_checkpoint(best.best_model_path)["epoch"] if best else None,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
@@ -48,6 +48,12 @@ def collect_results(experiment: Experiment, config: Mapping[str, Any]) -> dict[s
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
     }
     return json_ready(values)
+
+
+def _below(path: str, folder: str) -> str:
+    """A path as it is named from a folder; links are resolved in both, as Lightning does in one."""
+    resolved, start = Path(path).resolve(), Path(folder).resolve()
+    return resolved.relative_to(start).as_posix() if resolved.is_relative_to(start) else str(resolved)
 
 
 def json_ready(values: Mapping[str, Any]) -> dict[str, Any]:
