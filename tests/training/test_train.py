@@ -1,11 +1,15 @@
 """The scripts as users run them: real processes, real files."""
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from experiments.config.installation import SCRIPTS
 from experiments.monitoring.loggers import RESULTS
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.accelerator=cpu")
@@ -170,3 +174,16 @@ def test_a_run_behind_a_link_is_evaluated_and_goes_on(tmp_path, script_here, mon
     assert script_here("train", "resume=runs/a", "trainer.max_epochs=2")[0] == 0
     assert script_here("export", "run=runs/a", "format=state_dict", "output=x.pth")[0] == 0
     assert script_here("evaluate", f"run={tmp_path}/disk/far/away/a", "accelerator=cpu")[0] == 0
+
+
+def test_it_runs_where_output_and_errors_are_closed_and_stops_quietly_where_a_reader_does(tmp_path):
+    python = f"{shlex.quote(sys.executable)} {shlex.quote(str(SCRIPTS / 'train.py'))}"
+    closed = f"{python} debug=fast logger=none hydra.run.dir=closed >&- 2>&-"
+    assert subprocess.run(closed, shell=True, cwd=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "closed" / "summary.json").read_text())["status"] == "finished"
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPTS / "train.py"), "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0

@@ -49,12 +49,20 @@ def missing_run(arguments: Sequence[str]) -> str | None:
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script: classes in the current folder are found, and a user's mistake is one message with exit code 2."""
+    for name in ("stdout", "stderr"):  # closed, as for a service
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # until the process ends
     sys.path.append(os.getcwd())
     try:
-        conf_files.take_config_dir(sys.argv)
-        main()
-    except UserError as error:
-        stop(error)
+        try:
+            conf_files.take_config_dir(sys.argv)
+            main()
+        except UserError as error:
+            stop(error)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has what they wanted, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def command_line_mistake(arguments: Sequence[str]) -> str | None:
