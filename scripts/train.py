@@ -22,9 +22,9 @@ from experiments.config.hydra_internals import MAIN_OPTIONS, let_errors_through,
 from experiments.config.installation import CONF
 from experiments.config.overrides import as_meant, explain
 from experiments.config.plain_values import overrides_of, plain
+from experiments.config.requirements import missing_extra
 from experiments.config.resolvers import register_resolvers
 from experiments.errors import Stopped, UserError, stop, together
-from experiments.sweeps.requirements import missing_extra
 
 register_resolvers()
 

@@ -77,8 +77,8 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Ask, run and tell until the trials are done."""
+        from experiments.config.requirements import unfit_optuna
         from experiments.sweeps.multirun import Mistake
-        from experiments.sweeps.requirements import unfit_optuna
 
         if problem := unfit_optuna():
             raise Mistake(problem)

@@ -10,7 +10,7 @@ import time
 import optuna
 import pytest
 
-from experiments.sweeps.requirements import installed
+from experiments.config.requirements import installed
 from experiments.sweeps.storage import opened
 from experiments.sweeps.trials import counted
 from tests.conftest import ROOT

@@ -144,6 +144,9 @@ MISTAKES = {
     "metric=val/loss with .* the worst: add hydra.sweeper.direction=minimize": ["hydra.sweeper.metric=val/loss", LR],
     "direction=up must be maximize or minimize": ["hydra.sweeper.direction=up", LR],
     "metric=test/accuracy must be a val/ metric": ["hydra.sweeper.metric=test/accuracy", LR],
+    "metric=val/f2: it is not logged. There are train/loss": ["hydra.sweeper.metric=val/f2", LR],
+    "optimizer.betas=.*: it must be a list, and is text": ['optimizer.betas=choice("[0.9,0.99]","[0.8,0.9]")'],
+    "data.batch_size=0: it must be a whole number": ["data.batch_size=0,32"],
     "test= is not for sweeps": ["test=true", LR],
     "Could not find 'model/mpl'": ["model=mlp,mpl"],
     "Could not override 'optimizer.lrr'": ["optimizer.lrr=1,2"],
@@ -159,9 +162,12 @@ def test_a_mistake_in_the_command_ends_it_before_a_trial_is_asked(multirun, tmp_
     assert not [path for path in tmp_path.glob("mistake/*") if path.is_dir()]
 
 
-def test_an_unknown_metric_fails_its_trials_and_the_sweep_says_why(multirun):
-    with pytest.raises(NothingFinished, match="val/f2 is not logged; validation logs val/accuracy, val/loss"):
-        multirun("metric", OPTUNA, "hydra.sweeper.metric=val/f2", "hydra.sweeper.n_trials=2", LR, *SMALL)
+def test_first_points_leave_no_choice_out(multirun):
+    choices = "model.net.norm=none,layer,batch"
+    folder = multirun("spread", OPTUNA, "hydra.sweeper.n_trials=7", choices, LR, *SMALL, "trainer.max_epochs=1")
+    drawn = [trial.params["model.net.norm"] for trial in study_in(folder).trials]
+    assert min(drawn.count(choice) for choice in ("none", "layer", "batch")) >= 1
+    assert len({trial.params["optimizer.lr"] for trial in study_in(folder).trials}) == 7
 
 
 def test_a_run_of_several_processes_is_refused_inside_a_multirun(multirun):

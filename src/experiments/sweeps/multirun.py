@@ -33,8 +33,9 @@ def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list
         listed = "\n".join(
             f"  {typed_path(Path(outcome.directory))}: {str(outcome.error).splitlines()[0]}" for outcome in failed
         )
+        where = "" if config.check else "; error.txt in each has the traceback"
         raise SomeFailed(
-            f"{len(failed)} of {len(outcomes)} runs failed; error.txt in each has the traceback:\n{listed}",
+            f"{len(failed)} of {len(outcomes)} runs failed{where}:\n{listed}",
             2 if all(outcome.mistake for outcome in failed) else 1,
         )
     return outcomes

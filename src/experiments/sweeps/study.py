@@ -160,6 +160,8 @@ class SharedStudy:
             self.recover(study)
             if len(counted(study)) >= total:
                 return None
+            if sampler_of is not None:
+                study.sampler = sampler_of(len(study.get_trials(deepcopy=False)))
             trial = study.ask()
             trial.set_user_attr(OWNER, self.owner())
             if self.file is None:
@@ -169,8 +171,6 @@ class SharedStudy:
                     trial.set_user_attr(LOST, "one more than asked for")
                     study.tell(trial, state=TrialState.FAIL)
                     return None
-            if sampler_of is not None:
-                study.sampler = sampler_of(trial.number)
             for name, one in self.space.items():
                 suggest(trial, name, one)
             return trial

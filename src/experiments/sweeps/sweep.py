@@ -2,7 +2,7 @@
 
 import logging
 import os
-import random
+import re
 import shlex
 import signal
 import time
@@ -17,17 +17,20 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from optuna import Study
-from optuna.samplers import BaseSampler, GridSampler, QMCSampler
+from optuna.samplers import BaseSampler, GridSampler
 from optuna.trial import Trial, TrialState
 
+from experiments.config.checks.check import config_mistakes, require_none
 from experiments.config.checks.ranges import WORST
 from experiments.config.installation import command, typed_path
+from experiments.config.plain_values import CLASSIFIER, job_values, overrides_of
 from experiments.errors import UserError
 from experiments.sweeps import space as spaces
 from experiments.sweeps.display import Display
 from experiments.sweeps.job import TRIAL, Job
 from experiments.sweeps.multirun import NothingFinished, command_again, prepared
-from experiments.sweeps.storage import JOURNAL, quiet, shown
+from experiments.sweeps.samplers import sampler_of_trial
+from experiments.sweeps.storage import JOURNAL, shown
 from experiments.sweeps.study import SharedStudy
 from experiments.sweeps.trials import ERROR, best, counted, running
 from experiments.sweeps.workers import SECONDS_BETWEEN_LOOKS, WORKER, cores, end_with_parent, run_workers
@@ -84,7 +87,8 @@ class Sweep:
                 raise UserError(f"hydra.sweeper.{name}={value} must be a whole number of at least {least}")
         if self.options["direction"] not in ("maximize", "minimize"):
             raise UserError(f"hydra.sweeper.direction={self.options['direction']} must be maximize or minimize")
-        if not str(self.options["metric"]).startswith("val/"):
+        metric, own = str(self.options["metric"]), self.config.model.get("_target_") != CLASSIFIER
+        if not metric.startswith("val/") and not (own and not metric.startswith("test")):
             raise UserError(f"hydra.sweeper.metric={self.options['metric']} must be a val/ metric: sweeps never test")
         direction = self.options["direction"]
         if WORST.get(self.options["metric"].rpartition("/")[2]) == direction[:3]:
@@ -101,11 +105,17 @@ class Sweep:
                 "The command that a sweep ends with trains the best one anew, and tests it"
             )
         if not self.is_worker:  # what does not compose is a mistake in the command, not a trial that fails
-            for values in spaces.examples(self.space):
-                try:
-                    self.context.config_loader.load_sweep_config(self.config, self.overrides(0, values))
-                except (HydraException, OmegaConfBaseException) as error:
-                    raise UserError(str(error)) from error
+            self._check_examples()
+
+    def _check_examples(self) -> None:
+        monitored = {"monitor": self.options["metric"], "mode": self.options["direction"][:3]}
+        for values in spaces.examples(self.space):
+            try:
+                config = self.context.config_loader.load_sweep_config(self.config, self.overrides(0, values))
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UserError(str(error)) from error
+            mistakes = config_mistakes({**job_values(config), **monitored}, overrides_of(config.hydra))
+            require_none([re.sub("^monitor=", "hydra.sweeper.metric=", fault) for fault in mistakes])
 
     def overrides(self, number: int, values: Mapping[str, Any]) -> list[str]:
         """Everything that a trial's config is composed of."""
@@ -138,6 +148,8 @@ class Sweep:
             else:
                 self.work(1 if self.in_process else self.options["workers"] or self.width(), display.look)
         except BaseException as error:
+            with self.shared.lock():
+                self.shared.recover(study)  # what a worker was killed in the middle of
             display.stopped(command_again(self.folder, self.options["storage"]))
             # Lightning makes exit code 1 of it while a trial is being set up
             if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
@@ -153,23 +165,8 @@ class Sweep:
         return at_once if at_once and 0 < at_once < 64 else cores()
 
     def sampler(self, number: int) -> BaseSampler:
-        """The sampler of one trial: what it draws follows from the seed and the trial's number alone.
-
-        With one seed for all, every process, and every start of the same sweep, would try the same points.
-        """
-        make = self.options["sampler"]
-        seed = make.keywords.get("seed")
-        own: dict[str, Any] = {}
-        if make.func is GridSampler:
-            own["search_space"] = spaces.grid(self.space)
-        elif seed is not None and make.func is not QMCSampler:  # whose processes share one sequence
-            own["seed"] = random.Random(str((seed, number))).getrandbits(32)
-        try:
-            with quiet():
-                made: BaseSampler = make(**own)
-                return made
-        except (TypeError, ValueError, ImportError) as error:
-            raise UserError(f"hydra/sweeper/sampler: {make.func.__name__} refuses its arguments: {error}") from error
+        """The sampler of the trial of a number."""
+        return sampler_of_trial(self.options["sampler"], self.space, number)
 
     def work(self, width: int, show: Callable[[], None] | None) -> None:
         """Ask ``width`` trials, let them run through the launcher, and again."""

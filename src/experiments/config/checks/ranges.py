@@ -154,6 +154,8 @@ def kind_mismatch(key: str, value: Any, default: Any) -> str | None:
         return None
     if expected == "text" and found == "number":  # precision=16; the class's annotation has the last word
         return None
+    if expected == "list" and found == "text" and value.startswith("["):
+        return "a list, and is text: leave out the quotes around it"
     example = f", such as [{value}]" if expected == "list" and found in ("number", "text") else f", such as {default}"
     text = TEXT if expected == "number" and _is_number_as_text(value) else ""
     return FAMILIES[str(expected)][1] + (example if expected in ("number", "list") else "") + text

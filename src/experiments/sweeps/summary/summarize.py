@@ -24,7 +24,7 @@ def studies_in(folder: str | Path, storage: str | None) -> list["Study"]:
     journal = Path(folder) / "study.journal"
     if storage is None and not journal.is_file():
         return []
-    from experiments.sweeps.requirements import unfit_optuna
+    from experiments.config.requirements import unfit_optuna
 
     if problem := unfit_optuna():
         if storage is None:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiments.sweeps import requirements
+from experiments.config import requirements
 
 OPTUNA = ["-m", "hydra/sweeper=optuna", "optimizer.lr=0.1,0.2"]
 
