@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from experiments.data import Digits
 from experiments.data.batches import SequentialBatches, ShuffledBatches
 
 
@@ -92,3 +93,19 @@ def test_a_position_at_an_epochs_end_stays_there():
     list(lists)
     single.load_state_dict(lists.state_dict())
     assert single.start == len(single) == 19
+
+
+def test_the_last_image_alone_waits_for_another_epoch():
+    data = Digits(limit=65, batch_size=32)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    sizes, seen = [], set()
+    for epoch in range(3):
+        loader.sampler.set_epoch(epoch)
+        batches = list(loader.sampler)
+        sizes.append([len(batch) for batch in batches])
+        seen |= set(torch.cat(batches).tolist())
+    assert sizes == [[32, 32]] * 3
+    assert len(loader) == 2
+    assert seen == set(range(65))
+    assert [len(batch) for batch in ShuffledBatches(65, 64, 0)] == [64, 1]  # of itself it leaves out none

@@ -388,3 +388,21 @@ def test_same_seed_same_weights_seed_zero_included(nursery, truths, tmp_path):
     assert_equal_runs(tmp_path / "run", truth, nursery.finish(tmp_path / "run", "seed=0"), truth_summary)
     other = nursery.finish(tmp_path / "other", "seed=1")
     assert other["test/loss"] != truth_summary["test/loss"]
+
+
+def test_a_finished_run_of_one_epoch_goes_on_from_its_last_moment(tmp_path):
+    def trained(name, *more):
+        options = ("model.net.norm=batch", "model.net.dropout=0.2", "scheduler=constant", "data.limit=193")
+        where = ("trainer.accelerator=cpu", "logger=none", "callbacks=minimal", f"run_dir={tmp_path / name}")
+        return train(experiments.compose(*options, *where, *more), more)
+
+    whole = trained("whole", "trainer.max_epochs=3")
+    trained("parts", "trainer.max_epochs=1", "test=false")
+    (saved,) = (tmp_path / "parts" / "checkpoints").glob("rolling*")
+    assert saved.name == "rolling-0000-0000005.ckpt"  # of six steps
+    parts = trained("parts", f"resume={tmp_path / 'parts'}", "trainer.max_epochs=3", "test=true")
+    assert [parts[key] for key in ("val/loss", "test/loss", "steps")] == [
+        whole[key] for key in ("val/loss", "test/loss", "steps")
+    ]
+    states = [torch.load(tmp_path / name / "checkpoints" / "best.ckpt")["state_dict"] for name in ("whole", "parts")]
+    assert all(value.equal(states[1][name]) for name, value in states[0].items())

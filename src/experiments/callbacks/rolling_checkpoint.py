@@ -35,8 +35,8 @@ class RollingCheckpoint(Checkpoint):
     Saves are due every so many epochs, optimizer steps or minutes, and at SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, which
     end the run after the save; a second Ctrl-C ends it at once. A save that is due on an epoch's last batch, or where
     validation or a gradient is pending, waits for the next batch: Lightning would resume it without the validation
-    and without what happens at an epoch's end. Runs whose every batch is such a one (one batch an epoch) save
-    nothing, and start over when resumed.
+    and without what happens at an epoch's end. A finished run is saved before its last batch, to go on longer from
+    there. Runs whose every batch is such a one (one batch an epoch) save nothing, and start over when resumed.
     """
 
     handles_batch_lists = True
@@ -106,7 +106,7 @@ class RollingCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Save if it is due and can be gone on from; then stop if a signal asked for it."""
         stop = self._stop_asked(trainer)
-        if not (stop or self._is_due(trainer)) or not can_resume_here(trainer):
+        if not (stop or self._is_due(trainer) or is_almost_over(trainer)) or not can_resume_here(trainer):
             return
         self.save(trainer)
         if stop:
@@ -194,6 +194,14 @@ def adopt_best_checkpoint(trainer: Trainer) -> None:
             for callback in (best, *histories):
                 if state := content["callbacks"].get(callback.state_key):
                     callback.load_state_dict(state)
+
+
+def is_almost_over(trainer: Trainer) -> bool:
+    """Whether the last moment has come from which a run that will be finished can go on longer."""
+    if trainer.current_epoch + 1 != trainer.max_epochs or not isinstance(trainer.num_training_batches, int):
+        return False
+    left = trainer.num_training_batches - trainer.fit_loop.epoch_loop.batch_idx - 1
+    return 0 < left <= trainer.accumulate_grad_batches
 
 
 def can_resume_here(trainer: Trainer) -> bool:

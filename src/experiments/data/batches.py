@@ -58,8 +58,10 @@ class ShuffledBatches(Sampler[Tensor]):
         rank: int = 0,
         world_size: int = 1,
         weights: Tensor | None = None,
+        left_out: int = 0,
     ) -> None:
         self.num_samples = num_samples
+        self.left_out = left_out
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
@@ -74,7 +76,7 @@ class ShuffledBatches(Sampler[Tensor]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(self.num_samples // self.world_size / self.batch_size)
+        return math.ceil((self.num_samples // self.world_size - self.left_out) / self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         state = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
@@ -86,6 +88,7 @@ class ShuffledBatches(Sampler[Tensor]):
             drawn = torch.rand(self.num_samples, dtype=torch.float64, generator=generator) * bounds[-1]
             order = torch.searchsorted(bounds, drawn, right=True).clamp(max=self.num_samples - 1)
         share = order[: self.num_samples - self.num_samples % self.world_size][self.rank :: self.world_size]
+        share = share[: len(share) - self.left_out]
         start, self.start = self.start, 0
         for position, batch in enumerate(share.split(self.batch_size)[start:], start + 1):
             self.position = position

@@ -165,22 +165,23 @@ class ImageDataModule(LightningDataModule):
     def loader(self, split: str, batches: Sampler[Tensor]) -> Any:
         """A standard DataLoader whose sampler yields whole batches of indices, so nothing is collated."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        loader = ResumableLoader if isinstance(batches, ShuffledBatches) else DataLoader
-        return loader(resident(self.splits[split], device), sampler=batches, batch_size=None)
+        kind = ResumableLoader if isinstance(batches, ShuffledBatches) else DataLoader
+        return kind(resident(self.splits[split], device), sampler=batches, batch_size=None)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Shuffled batches, in an order that ``seed`` and the epoch fix."""
-        size = len(self.splits["train"])
-        weights = self._sample_weights() if self.balanced else None
-        batches = math.ceil(size // self._ranks()[1] / self.batch_size)
+        """Shuffled batches, in an order that ``seed`` and the epoch fix; none of one image, if there are others."""
+        share = (size := len(self.splits["train"])) // self._ranks()[1]
+        alone = int(share > self.batch_size and share % self.batch_size == 1)  # batch normalisation cannot take it
+        batches = math.ceil((share - alone) / self.batch_size)
         if self.steps_per_execution is None:
             batch_bytes = 4 * self.batch_size * math.prod(self.image_shape)
             self.steps_per_execution = max(1, min(MAX_STEPS, MAX_BYTES // batch_bytes, batches // MIN_EXECUTIONS))
         fetched = self.batch_size * self.steps_per_execution
-        loader = self.loader("train", ShuffledBatches(size, fetched, self.seed, *self._ranks(), weights))
+        sampler = ShuffledBatches(size, fetched, self.seed, *self._ranks(), self._sample_weights(), alone)
+        loader = self.loader("train", sampler)
         loader.waiting = self.waiting
         if self.steps_per_execution > 1:
             loader.batches_per_list, loader.steps_per_epoch = self.steps_per_execution, batches
@@ -195,10 +196,10 @@ class ImageDataModule(LightningDataModule):
         if self.steps_per_execution != 1:
             self.steps_per_execution = state_dict["steps_per_execution"]
 
-    def _sample_weights(self) -> Tensor:
-        """For each image to train on, one over the number of images of its class."""
+    def _sample_weights(self) -> Tensor | None:
+        """For each image to train on, one over the number of images of its class, if ``balanced``."""
         counts = torch.tensor(self.class_counts(), dtype=torch.float64)
-        return (1 / counts)[self.splits["train"].tensors[1]]
+        return (1 / counts)[self.splits["train"].tensors[1]] if self.balanced else None
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Every validation image once."""

@@ -198,20 +198,6 @@ def _counts(config: Config, data: Any) -> Iterator[Fault]:
                 every,
                 (f"exceeds the {batches} batches of an epoch: use trainer.check_val_every_n_epoch for longer ones"),
             )
-    if isinstance(batch, int) and batch > 0 and limit is None and left % batch == 1 and _flat_batch_norm(config):
-        yield (
-            "data.batch_size",
-            batch,
-            (
-                f"leaves one image for the last batch of {left:,}, which batch normalisation cannot take: choose "
-                "another, or model.net.norm=layer"
-            ),
-        )
-
-
-def _flat_batch_norm(config: Config) -> bool:
-    net = section(config, "model.net")
-    return net.get("norm") == "batch" and net.get("_target_") == "experiments.nets.MLP"
 
 
 def _class(config: Config, name: str) -> Any:
