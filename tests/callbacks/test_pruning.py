@@ -27,7 +27,7 @@ def test_every_validation_is_reported_and_the_best_kept(tmp_path, direction, bet
     assert pruning.best == better(value for value, _ in reported)
     assert (summary["status"], summary["epochs"]) == ("finished", 4)
     assert summary["val/accuracy"] == pytest.approx(max(value for value, _ in reported))
-    assert reported[summary["best_epoch"]][0] == pytest.approx(summary["val/accuracy"])
+    assert reported[summary["best_epoch"] - 1][0] == pytest.approx(summary["val/accuracy"])
 
 
 def test_a_run_that_is_pruned_ends_there_and_says_so(tmp_path):

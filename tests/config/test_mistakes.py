@@ -147,7 +147,6 @@ COMBINATIONS = [
     ("data.batch_size=5000", 2, "exceeds the 1,257 images"),
     ("data.limit=5000", 2, "exceeds the 1,257 images"),
     ("data.val_size=2000", 2, "leaves none of the 1,437"),
-    ("data.batch_size=8 model.net.norm=batch", 2, "model.net.norm=layer"),
     ("model=cnn model.net.in_channels=3", 2, "null takes it from the data"),
     ("model.net.in_features=100", 2, "null takes it from the data"),
     ("model.net.num_classes=3", 2, "null takes it from the data"),
@@ -174,6 +173,7 @@ COMBINATIONS = [
     ("model=cnn optimizer=muon", 2, "optimizer: it does not go with experiments.nets.CNN: Muon is for hidden"),
     ("+callbacks.x._target_=lightning.pytorch.callbacks.BatchSizeFinder", 2, "check=true tells the memory"),
     ("+callbacks.x._target_=lightning.pytorch.callbacks.BackboneFinetuning", 2, "a LightningModule of your own"),
+    ("trainer.accumulate_grad_batches=100", 2, "exceeds the 40 batches of an epoch"),
     ("compile=3", 2, "compile=3: it must be true or false"),
     ("matmul_precision=hihg", 2, "must be one of highest, high, medium. Did you mean high?"),
 ]

@@ -22,6 +22,7 @@ VALID = [
     ["trainer.max_time={minutes:1}"],
     ['trainer.max_time="00:00:01:00"'],
     ["trainer.devices=auto"],
+    ["data.batch_size=8", "model.net.norm=batch"],
     ["trainer.precision=32"],
     ["trainer.precision=bf16-mixed"],
     ["trainer.limit_train_batches=1"],

@@ -54,14 +54,14 @@ def folder(tmp_path):
 def test_runs_are_ranked_by_what_they_reached_and_columns_are_what_varied(folder):
     runs = ranked(runs_in(folder), "val/accuracy", False)
     assert [run.name for run in runs] == [
-        "0.2-2", "0.2-1", "0.2-0", "0.1-2", "0.1-1", "0.1-0", "half", "interrupted", "failed"
+        "0.2-2", "0.2-1", "0.2-0", "0.1-2", "0.1-1", "0.1-0", "interrupted", "failed", "half"
     ]  # fmt: skip
     table = rows(runs, "val/accuracy")
     assert list(table[0]) == [
         "run", "status", "val/accuracy", "test/accuracy", "train_seconds", "optimizer.lr", "seed"
     ]  # fmt: skip
     assert table[0]["optimizer.lr"] == 0.2
-    assert [row["status"] for row in table[6:]] == ["interrupted", "interrupted", "failed"]
+    assert [row["status"] for row in table[6:]] == ["interrupted", "failed", "unreadable"]
     assert ranked(runs, "val/accuracy", True)[0].name == "0.1-0"
 
 
@@ -157,3 +157,17 @@ def test_it_needs_no_torch(folder):
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout.splitlines()[-1] == "heavy: []"
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "null", '{"status": "fin', ""])
+def test_a_damaged_summary_is_a_row_and_stops_nothing(folder, tmp_path, capsys, content):
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "summary.json").write_text(content)
+    (folder / "damaged" / "overrides.yaml").write_text(content)
+    summarize(folder, output=tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert any(line.split()[:2] == ["damaged", "unreadable"] for line in printed.splitlines())
+    (tmp_path / "alone").mkdir()
+    (folder / "damaged").rename(tmp_path / "alone" / "damaged")
+    summarize(tmp_path / "alone", output=tmp_path / "out2")
+    assert "no pictures: no run has finished" in capsys.readouterr().out

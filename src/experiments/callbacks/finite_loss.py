@@ -68,14 +68,15 @@ class FiniteLoss(Callback):
         ago = (len(losses) - 1 - wrong[0]) // trainer.accumulate_grad_batches
         raise UserError(
             f"the training loss became {losses[wrong[0]].item()} in epoch {trainer.current_epoch}, step "
-            f"{trainer.global_step - 1 - ago} (found {ago} steps later). {advice(trainer)}"
+            f"{trainer.global_step - 1 - ago} (found {ago} steps later). {advice(trainer, ago)}"
         )
 
 
-def advice(trainer: Trainer) -> str:
-    """What to do about a loss that is not finite."""
+def advice(trainer: Trainer, ago: int = 0) -> str:
+    """What to do about a loss that is not finite, that many steps ``ago``."""
     rates = ", ".join(f"{group['lr']:g}" for optimizer in trainer.optimizers for group in optimizer.param_groups)
+    rate = f"The learning rate is {rates} now" if ago else f"It happened at learning rate {rates}"
     return (
-        f"It happened at learning rate {rates}. No checkpoint was written since. Lower optimizer.lr, clip gradients "
-        "(trainer.gradient_clip_val=1), or find the operation with debug=anomaly."
+        f"{rate}. No checkpoint was written since. Lower optimizer.lr, clip gradients (trainer.gradient_clip_val=1), "
+        "or find the operation with debug=anomaly."
     )

@@ -36,7 +36,7 @@ def collect_results(experiment: Experiment, config: Mapping[str, Any]) -> dict[s
         **dict.fromkeys(("val/accuracy", "val/loss", config["monitor"])),
         **{name: value for name, value in at_best.items() if name.startswith("val/") or name == config["monitor"]},
         "best_checkpoint": _below(best.best_model_path, config["run_dir"]) if best else None,
-        "best_epoch": read_checkpoint(best.best_model_path)["epoch"] if best else None,
+        "best_epoch": read_checkpoint(best.best_model_path)["epoch"] + 1 if best else None,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "train_seconds": round(seconds, 3),

@@ -190,6 +190,11 @@ def _counts(config: Config, data: Any) -> Iterator[Fault]:
     if isinstance(batch, int) and left > 0 and batch > left:
         yield "data.batch_size", batch, f"exceeds the {left:,} images there are to train on"
     every, trainer = section(config, "trainer").get("val_check_interval"), section(config, "trainer")
+    if isinstance(batch, int) and batch > 0 and limit is None and left > 0:
+        batches, accumulated = math.ceil(left / batch), trainer.get("accumulate_grad_batches")
+        if isinstance(accumulated, int) and accumulated > batches:
+            fault = f"exceeds the {batches} batches of an epoch, which ends with a step: {batches} is one an epoch"
+            yield "trainer.accumulate_grad_batches", accumulated, fault
     if isinstance(batch, int) and batch > 0 and isinstance(every, int) and limit is None and left > 0:
         batches = math.ceil(left / batch)
         if every > batches and trainer.get("check_val_every_n_epoch") is not None:

@@ -27,7 +27,6 @@ def draw(runs: Sequence[Run], metric: str, minimize: bool, folder: Path) -> list
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from optuna.exceptions import ExperimentalWarning
     from optuna.visualization import matplotlib as plots
 
     study = as_study(runs, metric, minimize)
@@ -39,7 +38,7 @@ def draw(runs: Sequence[Run], metric: str, minimize: bool, folder: Path) -> list
     written = []
     for name, plot in drawers.items():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.simplefilter("ignore")  # of few runs, of what is experimental
             try:
                 axes = np.ravel(plot(study, target_name=metric))
             except (ValueError, RuntimeError, ZeroDivisionError):  # too few runs, or all alike

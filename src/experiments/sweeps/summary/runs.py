@@ -63,12 +63,13 @@ def split(override: str) -> tuple[str, str]:
 
 
 def read(path: Path, missing: Any) -> Any:
-    """A YAML or JSON file; ``missing`` if it is not there, or is half of one."""
+    """A YAML or JSON file; ``missing`` if it is not there, is half of one, or holds anything else."""
     try:
         text = path.read_text()
-        return (json.loads(text) if path.suffix == ".json" else yaml.load(text, _LOADER)) or missing
-    except (OSError, ValueError, yaml.YAMLError):
+        found = json.loads(text) if path.suffix == ".json" else yaml.load(text, _LOADER)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return missing
+    return found if isinstance(found, type(missing)) else missing
 
 
 def runs_in(folder: str | Path) -> list[Run]:
@@ -85,13 +86,15 @@ def runs_in(folder: str | Path) -> list[Run]:
     runs = []
     for path in directories:
         summary = read(path / "summary.json", {})
+        damaged = "unreadable" if not summary and (path / "summary.json").exists() else None
         hydra = read(path / ".hydra" / "hydra.yaml", {}).get("hydra", {})
+        overrides = read(path / "overrides.yaml", read(path / ".hydra" / "overrides.yaml", []))
         runs.append(
             Run(
                 name=os.path.relpath(path, folder),
-                status=summary.get("status") or ("running" if is_locked(path) else "interrupted"),
+                status=str(summary.get("status") or damaged or ("running" if is_locked(path) else "interrupted")),
                 summary=summary,
-                overrides=read(path / "overrides.yaml", read(path / ".hydra" / "overrides.yaml", [])),
+                overrides=[one for one in overrides if isinstance(one, str)],
                 config=read(path / "config.yaml", {}),
                 choices=hydra.get("runtime", {}).get("choices", {}),
             )

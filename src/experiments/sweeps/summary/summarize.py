@@ -128,7 +128,9 @@ def summarize(
         write(Path(output), table, seeds, say)
         from experiments.sweeps.summary.pictures import can_draw, draw
 
-        if can_draw("optuna"):
+        if not any(run.status == "finished" and isinstance(run.summary.get(metric), (int, float)) for run in runs):
+            say("no pictures: no run has finished")
+        elif can_draw("optuna"):
             say(f"pictures: {', '.join(map(str, draw(runs, metric, minimize, Path(output))))}")
         else:
             say(f"no pictures: they need Optuna and matplotlib ({install_command('sweep')})")
