@@ -377,7 +377,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_poisons_no_checkpoint(nurse
     printed = nursery.output(run).read_text()
     assert "the training loss became" in printed
     assert "in epoch 0, step" in printed
-    assert "learning rate 1e+30" in printed
+    assert "learning rate is 1e+30 now" in printed
     for path in (run / "checkpoints").glob("*.ckpt"):
         for value in torch.load(path, weights_only=True)["state_dict"].values():
             assert value.isfinite().all()

@@ -27,8 +27,8 @@ def find_lr(
         picture: where to draw the loss over the learning rate, which needs matplotlib.
 
     Returns:
-        The learning rates at which the smoothed loss fell fastest and at which it was lowest. A constant rate starts
-        well with the first; the peak of a schedule that warms up may go on towards the second.
+        The learning rates at which the smoothed loss fell fastest, which noise may put anywhere, and at which it was
+        lowest: a tenth of that is a good start (Howard & Gugger 2020, "Deep Learning for Coders", chapter 5).
 
     Raises:
         UserError: if the loss never fell, or the numbers make no range.
