@@ -1,8 +1,11 @@
 """Evaluate a run's best network on a test split."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from experiments.config.command_line import run_script, without_garbage_collection
+from experiments.config.installation import CHECKOUT
 from experiments.config.options import gathered, option, read
 
 
@@ -27,6 +30,7 @@ def main() -> None:
     options = read(Evaluate)
     with without_garbage_collection():
         from experiments.inference.evaluate import evaluate
+        from experiments.runs.run_record import code_change
 
     results = evaluate(
         options.run,
@@ -37,6 +41,9 @@ def main() -> None:
         options.trust,
         options.split,
     )
+    for run in options.run:
+        if note := code_change(Path(run), CHECKOUT or Path.cwd()):
+            print(note, file=sys.stderr)
     for name, value in results.items():
         print(f"{name} {value:.6g}")
 

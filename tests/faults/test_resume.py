@@ -367,7 +367,7 @@ def test_a_network_that_the_last_step_before_a_validation_has_lost_is_not_kept(n
     run = tmp_path / "run"
     lost = ("optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "data.batch_size=1257")
     assert nursery.wait(nursery.start(run, *lost)) == 2
-    assert "the validation loss became nan in epoch 0, after step 0" in nursery.output(run).read_text()
+    assert "the validation loss became nan in epoch 1, after step 0" in nursery.output(run).read_text()
     assert not list((run / "checkpoints").glob("*.ckpt"))
 
 
@@ -376,7 +376,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_poisons_no_checkpoint(nurse
     assert nursery.wait(nursery.start(run, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant")) == 2
     printed = nursery.output(run).read_text()
     assert "the training loss became" in printed
-    assert "in epoch 0, step" in printed
+    assert "in epoch 1, step" in printed
     assert "learning rate is 1e+30 now" in printed
     for path in (run / "checkpoints").glob("*.ckpt"):
         for value in torch.load(path, weights_only=True)["state_dict"].values():

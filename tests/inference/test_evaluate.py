@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -245,3 +248,18 @@ def test_a_folder_that_has_changed_is_neither_measured_nor_trained_on_further(tm
     paint(tmp_path / "more", "test")
     (tmp_path / "more" / "train").rename(pics / "test")
     assert "test/accuracy" in evaluate(run, accelerator="cpu")
+
+
+def test_code_that_has_changed_since_is_said(run, script_here, tmp_path):
+    code, _, errors = script_here("evaluate", f"run={run[0]}", "accelerator=cpu")
+    assert (code, errors) == (0, "")
+    shutil.copytree(run[0], tmp_path / "run")
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    if environment["git"] is None:
+        pytest.skip("no git here")
+    environment["git"]["commit"] = "0123456789abcdef"
+    (tmp_path / "run" / "environment.json").write_text(json.dumps(environment))
+    code, output, errors = script_here("evaluate", f"run={tmp_path / 'run'}", "accelerator=cpu")
+    assert code == 0
+    assert output.startswith("test/")
+    assert errors.endswith("it has changed since commit 0123456789, and results may too\n")

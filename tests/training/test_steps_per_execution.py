@@ -204,7 +204,7 @@ def test_a_number_that_is_none_is_refused(tmp_path, wrong):
 
 
 def test_a_loss_that_is_lost_inside_a_list_is_found_with_its_step(tmp_path):
-    with pytest.raises(UserError, match="became nan in epoch 0, step 1 "):
+    with pytest.raises(UserError, match="became nan in epoch 1, step 1 "):
         run(tmp_path, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "steps_per_execution=3")
 
 

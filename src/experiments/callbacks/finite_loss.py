@@ -46,7 +46,7 @@ class FiniteLoss(Callback):
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and not loss.isfinite() and not trainer.sanity_checking:
             raise UserError(
-                f"the validation loss became {loss.item()} in epoch {trainer.current_epoch}, after step "
+                f"the validation loss became {loss.item()} in epoch {trainer.current_epoch + 1}, after step "
                 f"{trainer.global_step - 1}. {advice(trainer)}"
             )
 
@@ -67,7 +67,7 @@ class FiniteLoss(Callback):
             return
         ago = (len(losses) - 1 - wrong[0]) // trainer.accumulate_grad_batches
         raise UserError(
-            f"the training loss became {losses[wrong[0]].item()} in epoch {trainer.current_epoch}, step "
+            f"the training loss became {losses[wrong[0]].item()} in epoch {trainer.current_epoch + 1}, step "
             f"{trainer.global_step - 1 - ago} (found {ago} steps later). {advice(trainer, ago)}"
         )
 

@@ -200,7 +200,7 @@ class ImageFolder(ImageDataModule):
                 )
             files = files_below(folder / name)
             images = [path for path in files if path.suffix.lower() in SUFFIXES]
-            if not images:
+            if not images and folder == self.folders["train"]:  # elsewhere, as a class's folder that is missing
                 raise UserError(f"{folder / name} holds no image (of {', '.join(SUFFIXES)})")
             self.ignored += len(files) - len(images)
             found += [(path, self.class_names.index(name)) for path in images]

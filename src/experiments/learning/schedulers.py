@@ -1,16 +1,20 @@
 """Learning-rate schedules that torch does not have as one class, and how many steps a schedule plans for."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.callbacks import Timer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from experiments.data.batches import steps_per_epoch
 from experiments.errors import UserError, ranges
+
+log = logging.getLogger(__name__)
 
 
 class WarmupCosine(LRScheduler):
@@ -65,6 +69,8 @@ def planned_schedule(
     if by_step:
         asked = typed.get("total_steps") or typed.get("epochs", 0) * typed.get("steps_per_epoch", 0)
         own["total_steps"] = planned_steps(trainer, asked or None)
+        if any(isinstance(callback, Timer) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            log.warning("the schedule plans %d steps; trainer.max_time may end before it", own["total_steps"])
     if "max_lr" in takes and "max_lr" not in typed:
         own["max_lr"] = [group["lr"] for group in optimizer.param_groups]
     try:

@@ -95,5 +95,19 @@ def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
     return {"commit": commit, "changed": status.splitlines()}, diff
 
 
+def code_change(run_dir: Path, code: Path) -> str | None:
+    """That the code has changed since a run began, in a sentence; None if it has not, or nobody knows."""
+    try:
+        before = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))["git"]["commit"]
+        uncommitted = (run_dir / "git.diff").read_text(encoding="utf-8") if (run_dir / "git.diff").exists() else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    now, diff = git_state(code)
+    if now is None or (now["commit"] == before and redacted(diff) == uncommitted):
+        return None
+    since = "uncommitted changes" if now["commit"] == before else f"commit {str(before)[:10]}"
+    return f"the code is not that which {run_dir} began with: it has changed since {since}, and results may too"
+
+
 def _write(path: Path, text: str) -> None:
     write_atomically(path, text.encode())

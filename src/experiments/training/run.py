@@ -21,7 +21,7 @@ from experiments.learning import Classifier
 from experiments.monitoring.loggers import log_start
 from experiments.runs.allowed_classes import trust_needed
 from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
-from experiments.runs.run_record import record_start, record_summary, record_traceback, reopen
+from experiments.runs.run_record import code_change, record_start, record_summary, record_traceback, reopen
 from experiments.training.build import Experiment, build
 from experiments.training.devices import check_accelerator, cpu_build, device_name, is_slow_in_bf16
 from experiments.training.process import (
@@ -90,6 +90,8 @@ def train(
                     )
                 return summary
             config = resume_plan.config
+            if change := code_change(run_dir, CHECKOUT or Path.cwd()):
+                log.warning("%s", change)
             if tensorboard := (config["logger"] or {}).get("tensorboard"):
                 tensorboard["purge_step"] = resume_plan.logged_steps
         else:
