@@ -45,7 +45,7 @@ def test_load_rebuilds_the_network_from_the_file_alone(run):
 def test_a_checkpoint_is_tensors_and_plain_values(run):
     folder, _, _ = run
     files = sorted((folder / "checkpoints").iterdir())
-    assert [path.name.partition("-")[0] for path in files] == ["best.ckpt", "rolling"]
+    assert [path.name.partition("-")[0] for path in files] == ["best.ckpt", "rolling", "rolling"]
     for path in files:
         content = torch.load(path, weights_only=True)
         card = content["hyper_parameters"]["card"]

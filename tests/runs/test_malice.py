@@ -428,7 +428,7 @@ def test_no_path_of_a_stored_config_leads_out_of_its_run(key):
     for folder in folders:
         place = place.setdefault(folder, {})
     place[last] = PATHS[key]
-    with pytest.raises(UserError, match=f"{key.lstrip('+')}=.*type {key.lstrip('+')}= again"):
+    with pytest.raises(UserError, match=f"{key.lstrip('+')}.*: .*add .*{key.lstrip('+')}=.* if it may"):
         check_paths(config, run)
     check_paths(config, run, typed=[key.lstrip("+")])
 
