@@ -23,7 +23,7 @@ EVERY = [(group, choice) for group in GROUPS for choice in choices(group)]
 SMALL = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu", "callbacks=minimal")
 
 
-@pytest.mark.parametrize(("group", "choice"), EVERY, ids="=".join)
+@pytest.mark.parametrize(("group", "choice"), EVERY, ids=str)
 def test_every_choice_composes(group, choice):
     own = {
         "model=custom": ["model.net._target_=experiments.nets.MLP"],

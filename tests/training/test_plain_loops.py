@@ -13,8 +13,11 @@ from experiments.learning.optimizers import make_optimizer
 from experiments.training.build import build
 
 EPOCHS = 3
-SHORT = (f"trainer.max_epochs={EPOCHS}", "data.limit=100", "model.net.hidden_features=[16,16]", "model.net.norm=layer",
-         "trainer.accelerator=cpu", "logger=none", "callbacks=none", "channels_last=false")  # fmt: skip
+STEPS = EPOCHS * math.ceil(100 / 32)
+SHORT = (
+    f"trainer.max_epochs={EPOCHS}", "data.limit=100", "model.net.hidden_features=[16,16]", "model.net.norm=layer",
+    "trainer.accelerator=cpu", "logger=none", "callbacks=none",
+)  # fmt: skip
 
 
 def built(tmp_path, *overrides):
@@ -75,7 +78,7 @@ def test_every_loss(tmp_path, loss):
     assert equal(fitted(tmp_path, f"loss={loss}", "scheduler=none"), net)
 
 
-def warmup_cosine(optimizer, total=EPOCHS * math.ceil(100 / 32), warmup=0.05):
+def warmup_cosine(optimizer, total=STEPS, warmup=0.05):
     """The rates of its definition, as a LambdaLR."""
     before = round(warmup * total)
 
@@ -88,7 +91,7 @@ def warmup_cosine(optimizer, total=EPOCHS * math.ceil(100 / 32), warmup=0.05):
 
 
 def one_cycle(optimizer):
-    return OneCycleLR(optimizer, max_lr=0.002, total_steps=EPOCHS * math.ceil(100 / 32), cycle_momentum=False)
+    return OneCycleLR(optimizer, max_lr=0.002, total_steps=STEPS, cycle_momentum=False)
 
 
 SCHEDULES = {

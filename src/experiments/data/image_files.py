@@ -22,6 +22,7 @@ from experiments.errors import UserError
 # FITS unpacks gzip before anyone has looked at its size.
 # of a folder to train on; Pillow would hand some other formats to external programs, whatever the file's name says
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "FITS"}
 
 
@@ -61,8 +62,7 @@ def find(images: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats()}
-        found = [file for file in files_below(path) if file.suffix.lower() in suffixes]
+        found = [file for file in files_below(path) if file.suffix.lower() in SUFFIXES]
     else:
         found = [Path(name) for name in glob.glob(str(images), recursive=True) if Path(name).is_file()]
     if not found:

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from experiments.data.batches import Batch
 from experiments.data.image_cache import ImageCache, channel_statistics
-from experiments.data.image_files import decode_all, files_below
+from experiments.data.image_files import SUFFIXES, decode_all, files_below
 from experiments.data.memory import format_bytes, free_memory
 from experiments.data.module import ImageDataModule
 from experiments.data.splits import SPLIT_SEED, share, split_folders
 from experiments.errors import UserError, ranges
 
 log = logging.getLogger(__name__)
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 File = tuple[Path, int]  # an image and its class
 
 

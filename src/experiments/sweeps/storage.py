@@ -74,7 +74,7 @@ def file_of(address: str) -> Path | None:
 def shown(address: str) -> str:
     """A storage as it may be printed: without a password."""
     if "://" not in address:
-        return os.path.relpath(address)
+        return os.path.relpath(address) if Path(address).is_relative_to(Path.cwd()) else address
     from sqlalchemy.engine import make_url
 
     return make_url(address).render_as_string(hide_password=True)
