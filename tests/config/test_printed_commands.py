@@ -71,3 +71,14 @@ def test_what_many_runs_print(elsewhere, script_here, sweep):
         code, output, errors = script_here(name, *arguments)
         assert code == 0, errors
         assert "finished" in output or name == "train"
+
+
+def test_a_tilde_is_the_home_folder_and_never_a_folder_of_that_name(tmp_path, monkeypatch, script_here):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert script_here("train", *FAST, "hydra.run.dir=~/run")[0] == 0
+    assert script_here("evaluate", "run=~/run", "accelerator=cpu")[0] == 0
+    assert script_here("train", "resume=~/run")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert (tmp_path / "home" / "run" / "summary.json").exists()

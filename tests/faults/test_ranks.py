@@ -47,6 +47,8 @@ def test_two_ranks_share_one_run_and_resume_exactly(tmp_path):
     assert truth_summary["epochs"] == 4
     assert truth_summary["steps"] == 4 * 8  # 500 images a rank, in batches of 64
     assert len(list((truth_folder / "runs").glob("*/*"))) == 1
+    images = 2 * 500 / 8 * truth_summary["steps_per_second"]  # of both ranks
+    assert truth_summary["images_per_second"] == pytest.approx(images, rel=1e-3)
 
     process = start(folder)  # kill one
     wait_until(lambda: any(newest_step(run) >= 7 for run in folder.glob("runs/*/*")), 120)

@@ -54,3 +54,17 @@ def test_a_perfect_network_has_an_auroc_of_one_without_a_class():
     labels = torch.tensor([0, 1, 3] * 5)
     own.update(torch.nn.functional.one_hot(labels, CLASSES).float(), labels)
     assert single_number("it", own) == 1
+
+
+def test_calibration_is_the_mean_gap_between_confidence_and_accuracy_of_its_bins():
+    labels = [0, 1, 2, 3] * 50
+    probabilities, truth = answers(labels)
+    confidence, right = probabilities.max(1).values, (probabilities.argmax(1) == truth).float()
+    bins = torch.bucketize(confidence, torch.linspace(0, 1, 16)) - 1
+    gaps = [
+        abs(right[bins == number].mean() - confidence[bins == number].mean()) * (bins == number).float().mean()
+        for number in range(15)
+        if (bins == number).any()
+    ]
+    metric = classification.MulticlassCalibrationError(CLASSES, n_bins=15)
+    assert measured(metric, labels) == pytest.approx(float(sum(gaps)), abs=1e-5)

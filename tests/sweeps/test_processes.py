@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -145,3 +146,20 @@ def test_a_launcher_runs_a_grid_with_a_job_that_fails(start, tmp_path):
     assert "1 of 2 runs failed" in printed
     assert json.loads((tmp_path / "grid" / "1" / "summary.json").read_text())["status"] == "finished"
     assert "Traceback" in (tmp_path / "grid" / "0" / "error.txt").read_text()
+
+
+def test_a_grid_that_is_stopped_names_the_command_that_goes_on_with_it(start, tmp_path):
+    command = ("-m", "seed=1,2", "data.limit=400", "logger=none", "callbacks=minimal", "hydra.sweep.dir='a, b'")
+    process = start(*command)
+    for line in process.stdout:
+        if line.startswith("epoch 3/"):
+            process.send_signal(signal.SIGINT)
+            break
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, printed
+    again = printed.partition("stopped; what is done is left out by: ")[2].splitlines()[0]
+    process = start(*shlex.split(again)[2:])
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    states = [json.loads(path.read_text()) for path in sorted((tmp_path / "a, b").glob("*/summary.json"))]
+    assert [state["status"] for state in states] == ["finished", "finished"]
