@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 from experiments.config import conf_files
@@ -50,6 +51,7 @@ def as_meant(arguments: Sequence[str]) -> list[str]:
     return meant
 
 
+@lru_cache(maxsize=256)
 def quoted(override: str) -> str:
     """The override, with quotes around a value that Hydra's grammar has no place for: ``data.root=~/photos``."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
