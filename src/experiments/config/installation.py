@@ -38,7 +38,8 @@ def command(name: str) -> str:
 
 def typed_path(path: Path) -> str:
     """A path as a user would type it: quoted where it must be, relative where it lies below the current folder."""
-    return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
+    below = path.is_relative_to(Path.cwd()) and path != Path.cwd()
+    return shlex.quote(os.path.relpath(path) if below else str(path))
 
 
 def typed_override(key: str, value: str | Path) -> str:

@@ -39,7 +39,7 @@ def record_start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[s
     """
     failed = (read_summary(run_dir) or {}).get("status") == "failed"
     if list(run_dir.glob("checkpoints/*.ckpt")) or ((run_dir / "config.yaml").exists() and not failed):
-        raise UserError(f"{run_dir} holds a run: go on with it by resume={run_dir}, or name another folder")
+        raise UserError(f"{run_dir} holds a run: go on with it by resume=, or name another folder")
     run_dir.mkdir(parents=True, exist_ok=True)
     reopen(run_dir)
     git, diff = git_state(code)
