@@ -50,7 +50,7 @@ def main() -> None:
     print(f"{len(done):,} images classified{f': {options.output}' if options.output else ''}")
     if options.invert == "auto" and (turned := sum(answer.inverted for answer in done)):
         print(
-            f"{turned:,} of them were inverted, since their ground is not that of the training images; invert=false"
+            f"{turned:,} inverted, since their ground is not that of the training images (invert=false: as they are)"
         )
     if len(done) < len(answers):
         print(f"{len(answers) - len(done):,} could not be read: error says why", file=sys.stderr)

@@ -102,7 +102,7 @@ def test_the_ground_is_noticed_and_what_was_turned_is_said(script_here, net, run
     arguments = (f"run={run}", f"images={tmp_path}/images", "accelerator=cpu")
     code, printed, errors = script_here("predict", *arguments, f"output={tmp_path}/answers.csv")
     assert (code, errors) == (0, "")
-    assert "5 of them were inverted" in printed
+    assert "5 inverted" in printed
     rows = rows_of(tmp_path / "answers.csv")
     assert [int(row["predicted"]) for row in rows] == truth
     assert [row["inverted"] for row in rows] == ["true"] * 5 + ["false"] * 5
