@@ -128,6 +128,7 @@ FAMILIES: dict[str, tuple[Any, str]] = {
 }
 
 
+PAIRS = ("betas", "scale")  # lists of two numbers
 TEXT = ". This is text, as what oc.env reads is: ${oc.decode:${oc.env:NAME}} is a number"
 
 #: Where what stands in the YAML is one of several kinds of value.
@@ -158,7 +159,8 @@ def kind_mismatch(key: str, value: Any, default: Any) -> str | None:
         return None
     if expected == "list" and found == "text" and value.startswith("["):
         return "a list, and is text: leave out the quotes around it"
-    example = f", such as [{value}]" if expected == "list" and found in ("number", "text") else f", such as {default}"
+    one_more = expected == "list" and found in ("number", "text") and key not in PAIRS
+    example = f", such as [{value}]" if one_more else f", such as {default}"
     text = TEXT if expected == "number" and _is_number_as_text(value) else ""
     return FAMILIES[str(expected)][1] + (example if expected in ("number", "list") else "") + text
 
