@@ -83,7 +83,8 @@ def test_the_runs_own_data_set_by_its_name_lies_where_the_runs_did(small_mnist, 
         ({"data": "digits", "data_keys": ["data.rot=x"]}, "data.rot"),
         ({"data_keys": ["data.batchsize=3"]}, "has no such key. Did you mean batch_size"),
         ({"data_keys": ["data.seed=[1"]}, "an override is key=value in one piece"),
-        ({"data_keys": ["data.limit=0.1"]}, "data.limit: it is for training; the whole split is measured"),
+        ({"data_keys": ["data.limit=0.1"]}, "data.limit: it changes nothing of the test split"),
+        ({"data_keys": ["data.num_folds=3", "data.fold=1"]}, "data.num_folds: it changes nothing of the test split"),
         ({"data_keys": ["data.eval_batch_size=abc"]}, "data.eval_batch_size=abc: it must be a number"),
         ({"data_keys": ["data.eval_batch_size=0"]}, "it must be a whole number of at least 1"),
         ({"data": "digits", "data_keys": ["data.eval_batch_size=0"]}, "it must be a whole number of at least 1"),
@@ -262,4 +263,4 @@ def test_code_that_has_changed_since_is_said(run, script_here, tmp_path):
     code, output, errors = script_here("evaluate", f"run={tmp_path / 'run'}", "accelerator=cpu")
     assert code == 0
     assert output.startswith("test/")
-    assert errors.endswith("it has changed since commit 0123456789, and results may too\n")
+    assert errors.endswith("and results may too: this project since commit 0123456789\n")

@@ -245,3 +245,16 @@ def test_whatever_is_called_trains_goes_on_and_is_loaded(tmp_path, monkeypatch, 
     if trust:
         with pytest.raises(UserError, match=r"trust=\[package\]"):
             experiments.load(tmp_path / "parts" / "checkpoints" / "best.ckpt")
+
+
+def test_code_of_ones_own_that_has_changed_since_is_said(tmp_path, monkeypatch, script_here):
+    (tmp_path / "maker_there.py").write_text(MAKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    typed = ("model=custom", "model.net._target_=maker_there.make_net", "data.limit=100", "trainer.max_epochs=1")
+    train(experiments.compose(*typed, "trainer.accelerator=cpu", "logger=none", "callbacks=minimal",
+                              f"run_dir={tmp_path / 'run'}"))  # fmt: skip
+    evaluating = ("evaluate", f"run={tmp_path / 'run'}", "trust=[maker_there]", "accelerator=cpu")
+    assert script_here(*evaluating)[2] == ""
+    (tmp_path / "maker_there.py").write_text(MAKER.replace("ReLU", "Sigmoid"))
+    _, _, errors = script_here(*evaluating)
+    assert errors.endswith(f"and results may too: {tmp_path / 'maker_there.py'}\n")

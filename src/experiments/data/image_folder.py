@@ -93,7 +93,7 @@ class ImageFolder(ImageDataModule):
         facts = {
             f"{images:,} images in {self.num_classes} classes of {names}": True,
             f"{' and '.join(sorted(self.drawn, reverse=True))} drawn from {self.folders['train'].name}": self.drawn,
-            f"{self.ignored:,} other files passed over": self.ignored,
+            f"{self.ignored:,} other file{'s' * (self.ignored != 1)} passed over": self.ignored,
             f"other folders left out: {', '.join(self.other_folders)}": self.other_folders,
         }
         return "; ".join(fact for fact, holds in facts.items() if holds)

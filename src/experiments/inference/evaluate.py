@@ -97,9 +97,12 @@ def evaluate(
         measured = compose(*where, f"data={data}", *data_keys)["data"]
         if measured["_target_"] == config["data"]["_target_"]:  # the run's own data set, where it lies
             measured = _with_keys(config["data"], data_keys)
-    for_training = [key for key in FOR_TRAINING if any(given.startswith(f"data.{key}=") for given in data_keys)]
+    unused = FOR_TRAINING if split == "val" else (*FOR_TRAINING, "val_size", "seed", "num_folds", "fold")
+    for_training = [key for key in unused if any(given.startswith(f"data.{key}=") for given in data_keys)]
     if for_training:
-        raise UserError(f"data.{for_training[0]}: it is for training; the whole split is measured. Leave it out")
+        raise UserError(
+            f"data.{for_training[0]}: it changes nothing of the {split} split, all of which is measured. Leave it out"
+        )
     found = [describe_mistake(*fault, data_keys) for fault in out_of_place({"data": measured}, "data")]
     require_none(found or class_mistakes({"data": measured}, data_keys))
     module = make(measured, "data")

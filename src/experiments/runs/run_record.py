@@ -1,5 +1,7 @@
 """Write what a run directory says of its run: config, environment, summary, fault."""
 
+import hashlib
+import inspect
 import json
 import os
 import platform
@@ -11,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from experiments.errors import UserError
@@ -18,6 +21,7 @@ from experiments.runs.files import write_atomically
 from experiments.runs.redaction import redacted
 from experiments.runs.run_directory import read_summary
 
+INSTALLED = ("experiments.", "torch.", "torchvision.", "torchmetrics.", "lightning.")
 PACKAGES = (
     "experiments",
     "torch",
@@ -51,6 +55,7 @@ def record_start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[s
         "cpus": os.cpu_count(),
         "versions": {package: metadata.version(package) for package in PACKAGES},
         "git": git,
+        "own_code": own_code(config),
     }
     _write(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     _write(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
@@ -98,15 +103,42 @@ def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
 def code_change(run_dir: Path, code: Path) -> str | None:
     """That the code has changed since a run began, in a sentence; None if it has not, or nobody knows."""
     try:
-        before = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))["git"]["commit"]
+        environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+        own = {str(path): digest for path, digest in dict(environment.get("own_code") or {}).items()}
+        before = str((environment.get("git") or {}).get("commit"))
         uncommitted = (run_dir / "git.diff").read_text(encoding="utf-8") if (run_dir / "git.diff").exists() else ""
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return None
+    changed = [path for path, digest in own.items() if Path(path).is_file() and _digest(Path(path)) != digest]
     now, diff = git_state(code)
-    if now is None or (now["commit"] == before and redacted(diff) == uncommitted):
-        return None
-    since = "uncommitted changes" if now["commit"] == before else f"commit {str(before)[:10]}"
-    return f"the code is not that which {run_dir} began with: it has changed since {since}, and results may too"
+    if now is not None and before != "None":
+        if now["commit"] != before:
+            changed.append(f"this project since commit {before[:10]}")
+        elif redacted(diff) != uncommitted:
+            changed.append("this project, in what is not committed")
+    return f"code has changed since {run_dir} began, and results may too: {', '.join(changed)}" if changed else None
+
+
+def own_code(config: Any) -> dict[str, str]:
+    """The files that a config's classes of one's own stand in, and what is in them, as digests."""
+    found: dict[str, str] = {}
+    for part in (
+        config.values() if isinstance(config, Mapping) else config if isinstance(config, (list, tuple)) else ()
+    ):
+        found |= own_code(part)
+    target = config.get("_target_") if isinstance(config, Mapping) else None
+    if isinstance(target, str) and not target.startswith(INSTALLED):
+        try:
+            path = Path(inspect.getfile(get_object(target)))
+        except Exception:  # what has no file, or is said to be missing elsewhere
+            return found
+        if "site-packages" not in path.parts:
+            found[str(path)] = _digest(path)
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write(path: Path, text: str) -> None:
