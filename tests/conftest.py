@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)  # what tests start is not started by uv, even if they are
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])  # as if activated
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other; threads that wait for each other crawl
 
 import numpy as np

@@ -2,11 +2,12 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
-from experiments.config.installation import typed_override
+from experiments.config.installation import command, typed_override
 from experiments.config.overrides import as_meant
 from experiments.config.plain_values import given_values
 
@@ -82,3 +83,9 @@ def test_a_tilde_is_the_home_folder_and_never_a_folder_of_that_name(tmp_path, mo
     assert script_here("train", "resume=~/run")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     assert (tmp_path / "home" / "run" / "summary.json").exists()
+
+
+def test_commands_begin_with_the_python_that_runs(tmp_path, monkeypatch):
+    assert command("train").startswith("python ")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shlex.split(command("train"))[0] == sys.executable

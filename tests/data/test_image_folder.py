@@ -262,3 +262,14 @@ def test_splits_are_found_under_the_names_that_people_give_them(tmp_path, names)
     (tmp_path / "data" / "dev").mkdir()
     with pytest.raises(UserError, match=r"are both of val: leave one of them there"):
         ImageFolder(root=str(tmp_path / "data"))
+
+
+def test_a_class_without_an_image_to_test_is_told_at_the_start(tmp_path):
+    for name in ("train", "test"):
+        write_image_folder(tmp_path / "data" / "made", per_class=6)
+        (tmp_path / "data" / "made" / "train").rename(tmp_path / "data" / name)
+        (tmp_path / "data" / "made").rmdir()
+    for path in sorted((tmp_path / "data" / "test" / "dog").iterdir()):
+        path.unlink()
+    data = ImageFolder(root=str(tmp_path / "data"))
+    assert data.note == "18 images in 2 classes of train, test; val drawn from train; no image to test of dog"

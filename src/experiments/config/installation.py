@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -62,7 +63,7 @@ def _started(name: str) -> str:
     is_script = typed.resolve().parent == SCRIPTS
     if started_as is None and (is_script or CHECKOUT):
         folder = typed.parent if is_script else SCRIPTS
-        return f"{'uv run' if _under_uv() else 'python'} {shlex.quote(str(folder / f'{name}.py'))}"
+        return f"{'uv run' if _under_uv() else _python()} {shlex.quote(str(folder / f'{name}.py'))}"
     return f"{'uv run ' if _under_uv() else ''}{started_as or DISTRIBUTION} {name}"
 
 
@@ -80,6 +81,13 @@ def install_command(extra: str) -> str:
     requirements = [one.partition(";")[0].strip() for one in declared if wanted.search(one)]
     quoted = " ".join(f'"{one}"' if re.search(r"[<>=!~\[ ]", one) else one for one in requirements)
     return f"{'uv ' if _under_uv() else ''}pip install {quoted}"
+
+
+def _python() -> str:
+    """What starts the Python that runs: its path, where ``python`` is another one."""
+    found = shutil.which("python")
+    same = found is not None and Path(found).absolute().parent == Path(sys.executable).absolute().parent
+    return "python" if same else shlex.quote(sys.executable)
 
 
 def _under_uv() -> bool:

@@ -28,17 +28,16 @@ class ImageFolder(ImageDataModule):
     """Images in ``<root>/train/<class>/``, at any depth below it, of any size and mode; links are followed.
 
     ``<root>/val/<class>/`` (or ``valid``, ``validation``, ``dev``, in any letter case) and ``<root>/test/<class>/``
-    are taken where they exist; else ``val_size`` and
-    ``test_size``, each a fraction or a count, are split off, stratified and always the same for the same file names.
-    With folds, train and val are one. Hidden files and files of other suffixes are passed over and counted in the
-    run's first line. A file that cannot be read is never skipped: the run ends with all such files and the reasons.
+    are taken where they exist; else ``val_size`` and ``test_size``, each a fraction or a count, are split off,
+    stratified and always the same for the same file names. With folds, train and val are one. Hidden files and files
+    of other suffixes are passed over; the run's first line counts the latter. A file that cannot be read is never
+    skipped: the run ends with all such files and the reasons.
 
     An image is scaled until it covers ``image_size`` and cut to it around its centre. What is transparent becomes
     white; 16 bits become 8; of an animation the first picture counts; a camera's orientation is followed. ``mean``
     and ``std`` are those of the images outside the test split.
 
-    Decoded images are kept in ``cache``, in a file that is found again by the images' names, sizes and times of
-    change and the options above.
+    Decoded images are kept in ``cache`` and found again by their names, sizes, times of change and these options.
     """
 
     @ranges(
@@ -90,10 +89,13 @@ class ImageFolder(ImageDataModule):
         """How many images, classes and other files there are, and where each split comes from."""
         images = sum(len(files) for files in self.files.values())
         names = ", ".join(folder.name for folder in self.folders.values())
+        tested = {label for _, label in self.files["test"]}
+        absent = [name for index, name in enumerate(self.class_names) if index not in tested]
         facts = {
             f"{images:,} images in {self.num_classes} classes of {names}": True,
             f"{' and '.join(sorted(self.drawn, reverse=True))} drawn from {self.folders['train'].name}": self.drawn,
             f"{self.ignored:,} other file{'s' * (self.ignored != 1)} passed over": self.ignored,
+            f"no image to test of {', '.join(absent)}": absent,
             f"other folders left out: {', '.join(self.other_folders)}": self.other_folders,
         }
         return "; ".join(fact for fact, holds in facts.items() if holds)
