@@ -354,7 +354,6 @@ def test_check_takes_a_batch_through_every_stage_and_writes_nothing(here, script
     code, output, errors = script_here("train", "check=true", "trainer.accelerator=cpu", *typed)
     assert code == 0, errors
     assert f"parameters: {'50,186' if typed else '669,706'}" in output
-    assert "memory of a training step: weights" in output
     assert all(f"{stage}/loss" in output for stage in ("train", "val", "test"))
     assert everything_in(here) == before
 
@@ -402,17 +401,6 @@ def test_check_of_a_grid_starts_none_of_it(here, script_here):
     code, output, errors = script_here("train", "-m", "check=true", "model=mlp,cnn", *FAST)
     assert (code, output.count("no mistake found"), errors) == (0, 2, "")
     assert everything_in(here) == before
-
-
-def test_check_counts_the_memory_of_a_step():
-    from experiments.training.run import train
-
-    found = train(experiments.compose("check=true", *FAST))
-    weights = 669_706 * 4
-    activations = 32 * 2 * 512 * 4  # what the two ReLUs keep; the images and weights are counted elsewhere
-    steps = 6 * 4  # Adam counts steps for every parameter
-    assert found["parameters"] == 669_706
-    assert weights * 4 + activations <= found["bytes"] <= weights * 4 + 2 * activations + steps
 
 
 # ---- what is left alone

@@ -1,6 +1,5 @@
 """What a network is and costs, before it is trained: structure, parameters, multiply-adds, memory."""
 
-import math
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,12 +11,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from experiments.data.memory import format_bytes
 from experiments.errors import UserError
 from experiments.training.build import build_classifier, filled, make, net_of
-from experiments.training.dry_run import kept_for_backward
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def describe(config: Mapping[str, Any], input_shape: Sequence[int] | None = None
     shape = tuple(data.image_shape)
     try:
         multiply_adds, output = _forward_cost(net, torch.zeros(1, *shape))
-        activation_bytes = kept_for_backward(net, torch.zeros(2, *shape)) // 2
+        activation_bytes = _kept_for_backward(net, torch.zeros(2, *shape)) // 2
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise UserError(
             f"{type(net).__name__} refuses an input of {_sizes(shape)} (channels, then sides): {error}\n"
@@ -99,6 +99,24 @@ def _forward_cost(net: nn.Module, image: torch.Tensor) -> tuple[int, torch.Tenso
     return counter.get_total_flops() // 2, output
 
 
+def _kept_for_backward(net: nn.Module, images: torch.Tensor) -> int:
+    """Bytes that a training step on the images keeps until its backward pass, without parameters and images."""
+    own = {value.untyped_storage().data_ptr() for value in [*net.parameters(), *net.buffers(), images]}
+    kept: dict[int, int] = {}
+
+    def keep(saved: torch.Tensor) -> torch.Tensor:
+        storage = saved.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()  # several saved tensors may be views of one storage
+        return saved
+
+    net.train()
+    with torch.random.fork_rng(devices=[]), saved_tensors_hooks(keep, lambda saved: saved):
+        output = net(images)
+    del output  # until here the graph held what was saved: no address can have been taken twice
+    return sum(kept.values())
+
+
 def show(described: Description) -> None:
     """Print a description: a table on a terminal, plain columns elsewhere."""
     terminal = sys.stdout.isatty()
@@ -113,8 +131,11 @@ def show(described: Description) -> None:
         ("input", _sizes(described.input_shape)),
         ("output", _sizes(described.output_shape)),
         ("multiply-adds", f"{described.multiply_adds:,} an image, forward"),
-        ("memory", f"{_bytes(described.parameter_bytes)} parameters, {_bytes(described.buffer_bytes)} buffers"),
-        ("activations", f"{_bytes(described.activation_bytes)} an image, kept for the backward pass"),
+        (
+            "memory",
+            f"{format_bytes(described.parameter_bytes)} parameters, {format_bytes(described.buffer_bytes)} buffers",
+        ),
+        ("activations", f"{format_bytes(described.activation_bytes)} an image, kept for the backward pass"),
     ]:
         totals.add_row(label, value)
     # under redirection no line is cut to a screen's width
@@ -126,8 +147,3 @@ def show(described: Description) -> None:
 
 def _sizes(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) or "scalar"
-
-
-def _bytes(count: int) -> str:
-    power = min(3, int(math.log(count, 1024))) if count else 0
-    return f"{count / 1024**power:.4g} {('B', 'KiB', 'MiB', 'GiB')[power]}"

@@ -6,13 +6,9 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from lightning import Trainer, seed_everything
-from torch import nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from experiments.data.download import forbidden
-from experiments.data.memory import format_bytes
 from experiments.training.build import build, build_trainer
 
 log = logging.getLogger(__name__)
@@ -21,8 +17,8 @@ log = logging.getLogger(__name__)
 def dry_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """Build what a config describes and take one batch through training, validation and test, on one device.
 
-    Nothing is written or downloaded; loggers and checkpoints are built and left alone. Returns ``status`` (checked),
-    ``parameters`` and the bytes that a training step takes.
+    Nothing is written or downloaded; loggers and checkpoints are built and left alone. Returns ``status`` (checked)
+    and ``parameters``.
 
     Raises:
         UserError: for what the run itself would end with.
@@ -47,7 +43,6 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, Any]:
         run: Trainer = experiment.trainer
         run.fit(experiment.classifier, datamodule=experiment.data)
         measured = {name: float(value) for name, value in run.callback_metrics.items()}
-        memory = _memory(run, config)
         if config["test"]:
             (results,) = run.test(experiment.classifier, datamodule=experiment.data, verbose=False)
             measured |= {name: float(value) for name, value in results.items()}
@@ -55,30 +50,9 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, Any]:
     parameters = sum(parameter.numel() for parameter in net.parameters())
     log.info("%s", net)
     log.info("parameters: %s", f"{parameters:,}")
-    log.info(
-        "memory of a training step: %s", ", ".join(f"{name} {format_bytes(size)}" for name, size in memory.items())
-    )
     log.info("one batch each: %s", "  ".join(f"{name} {value:.4f}" for name, value in sorted(measured.items())))
     log.info("no mistake found; nothing was written")
-    return {"status": "checked", "parameters": parameters, "bytes": sum(memory.values())}
-
-
-def _memory(run: Trainer, config: Mapping[str, Any]) -> dict[str, int]:
-    """Bytes that a training step takes: what can be counted, and a GPU's peak where it is one."""
-    module: Any = run.lightning_module
-    parameters = list(module.parameters())
-    state = [part for optimizer in run.optimizers for held in optimizer.state.values() for part in held.values()]
-    found = {
-        "weights": sum(value.nbytes for value in [*parameters, *module.buffers()]),
-        "gradients": sum(value.nbytes for value in parameters if value.requires_grad),
-        "optimizer": sum(value.nbytes for value in state if isinstance(value, torch.Tensor)),
-    }
-    batch = next(iter(run.datamodule.train_dataloader()))  # type: ignore[attr-defined]
-    images = run.datamodule.on_after_batch_transfer(batch, 0)[0].to(module.device)  # type: ignore[attr-defined]
-    found["activations"] = kept_for_backward(getattr(module, "net", module), images)
-    if module.device.type == "cuda":
-        found["peak on the GPU"] = torch.cuda.max_memory_allocated(module.device)
-    return found
+    return {"status": "checked", "parameters": parameters}
 
 
 @contextmanager
@@ -91,21 +65,3 @@ def _unchanged_logging() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def kept_for_backward(net: nn.Module, images: torch.Tensor) -> int:
-    """Bytes that a training step on the images keeps until its backward pass, without parameters and images."""
-    own = {value.untyped_storage().data_ptr() for value in [*net.parameters(), *net.buffers(), images]}
-    kept: dict[int, int] = {}
-
-    def keep(saved: torch.Tensor) -> torch.Tensor:
-        storage = saved.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()  # several saved tensors may be views of one storage
-        return saved
-
-    net.train()
-    with torch.random.fork_rng(devices=[]), saved_tensors_hooks(keep, lambda saved: saved):
-        output = net(images)
-    del output  # until here the graph held what was saved: no address can have been taken twice
-    return sum(kept.values())
