@@ -18,13 +18,13 @@ from experiments.config.compose import compose
 from experiments.config.plain_values import given_values
 from experiments.data import ImageFolder
 from experiments.errors import UserError, did_you_mean
-from experiments.inference.load import card_of, load, require_no_more_than
+from experiments.inference.load import card_of, load
 from experiments.nets import Ensemble
 from experiments.runs.allowed_classes import check_allowed, check_paths, without_pretrained_weights
 from experiments.runs.checkpoint_files import read_checkpoint
 from experiments.runs.run_directory import best_checkpoint, read_config
-from experiments.runs.state_dicts import load_weights, net_weights, network_card
-from experiments.training.build import build_classifier, constructing, facts, filled, make, net_of
+from experiments.runs.state_dicts import load_weights, network_card
+from experiments.training.build import build_classifier, constructing, facts, make
 from experiments.training.devices import check_accelerator
 from experiments.training.process import prepare_process
 
@@ -114,9 +114,6 @@ def evaluate(
         config["model"]["net"] = card["net"]
     if card.get("mean"):
         module.mean, module.std = card["mean"], card["std"]  # what the network was trained with
-    if net := net_of(config["model"]):
-        weights = net_weights(checkpoint_content)
-        require_no_more_than(filled(net, module), weights, str(source), trust)
     try:
         classifier = build_classifier(config, module)
     except (RuntimeError, MemoryError) as error:
