@@ -17,14 +17,13 @@ class Summarize:
     runs: str = option("a folder with run directories")
     metric: str | None = option("what to rank by, if not the sweep's metric or what its runs monitor", None)
     output: str | None = option("a folder for summary.csv, summary.md, history.png, slice.png, importance.png", None)
-    storage: str | None = option("the sweep's storage, if not study.journal in the folder", None)
 
 
 def main() -> None:
     options = read(Summarize)
     from experiments.sweeps.summary.summarize import summarize
 
-    summarize(options.runs, options.metric, options.output, options.storage)
+    summarize(options.runs, options.metric, options.output)
 
 
 if __name__ == "__main__":

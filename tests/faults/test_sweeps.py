@@ -14,6 +14,7 @@ import yaml
 from optuna.trial import TrialState
 
 from experiments.sweeps.storage import opened
+from experiments.sweeps.summary.summarize import study_in
 from experiments.sweeps.trials import DIRECTORY, LOST, RETRY_OF, counted
 from tests.conftest import ROOT
 from tests.faults.conftest import wait_until
@@ -70,7 +71,7 @@ def sweep(tmp_path):
 
 def load(folder: Path) -> optuna.Study:
     opened.cache_clear()
-    return optuna.load_study(study_name="mlp-digits", storage=opened(str(folder / "study.journal"), os.getpid()))
+    return study_in(folder)
 
 
 def at_work(folder: Path) -> set[int]:

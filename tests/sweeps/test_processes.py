@@ -8,11 +8,10 @@ import subprocess
 import sys
 import time
 
-import optuna
 import pytest
 
 from experiments.config.requirements import installed
-from experiments.sweeps.storage import opened
+from experiments.sweeps.summary.summarize import study_in
 from experiments.sweeps.trials import counted
 from tests.conftest import ROOT
 from tests.sweeps.conftest import LR, SMALL, numbers, statuses
@@ -53,19 +52,16 @@ def start(tmp_path):
         process.communicate()
 
 
-def trials(address):
-    study = optuna.load_study(study_name="mlp-digits", storage=opened(address, os.getpid()))
-    return counted(study)
+def trials(journal):
+    return counted(study_in(journal.parent))
 
 
-@pytest.mark.parametrize("storage", ["journal", "sqlite"])
-def test_two_parents_on_one_study_make_the_total_together(start, tmp_path, storage):
-    address = f"sqlite:///{tmp_path}/study.db" if storage == "sqlite" else str(tmp_path / "both" / "study.journal")
-    command = (*COMMAND, "hydra.sweeper.n_trials=12", f"hydra.sweeper.storage={address}", "hydra.sweep.dir=both")
+def test_two_parents_on_one_study_make_the_total_together(start, tmp_path):
+    command = (*COMMAND, "hydra.sweeper.n_trials=12", "hydra.sweep.dir=both")
     processes = [start(*command), start(*command)]
     printed = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
-    done = trials(address)
+    done = trials(tmp_path / "both" / "study.journal")
     assert len(done) == 12
     assert {trial.state.name for trial in done} <= {"COMPLETE", "PRUNED", "FAIL"}
     assert numbers(tmp_path / "both") == sorted(trial.number for trial in done)
@@ -83,7 +79,7 @@ def test_workers_share_a_study_and_the_parent_shows_it(start, tmp_path):
     assert len(lines) == 12
     assert lines[-1].partition("(")[2].startswith("12 of 12")
     assert "train and test it: python " in printed
-    assert len({trial.user_attrs["owner"] for trial in trials(str(tmp_path / "two" / "study.journal"))}) == 2
+    assert len({trial.user_attrs["owner"] for trial in trials(tmp_path / "two" / "study.journal")}) == 2
     assert len(list((tmp_path / "two" / "workers").glob("*.log"))) == 2
 
 
@@ -103,12 +99,12 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(start, tmp_path, work
     assert process.returncode == 130, printed
     assert "go on with: python " in printed
     assert "hydra.sweep.dir=" in printed.partition("go on with:")[2]
-    address = str(tmp_path / "stopped" / "study.journal")
-    assert not [trial for trial in trials(address) if trial.state.name == "RUNNING"]
+    journal = tmp_path / "stopped" / "study.journal"
+    assert not [trial for trial in trials(journal) if trial.state.name == "RUNNING"]
     process = start(*[one for one in command if one != "callbacks.rolling_checkpoint=null"])
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
-    assert len(trials(address)) == 6
+    assert len(trials(journal)) == 6
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
@@ -121,7 +117,7 @@ def test_a_launcher_runs_a_sweep(start, tmp_path, launcher):
     )  # fmt: skip
     printed, _ = process.communicate(timeout=500)
     assert process.returncode == 0, printed
-    done = trials(str(tmp_path / "jobs" / "study.journal"))
+    done = trials(tmp_path / "jobs" / "study.journal")
     assert [trial.number for trial in done] == numbers(tmp_path / "jobs") == list(range(6))
     found = sorted(trial.state.name for trial in done)
     names = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}

@@ -12,8 +12,8 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from experiments.errors import UserError
-from experiments.sweeps import storage, trials
 from experiments.sweeps import study as studies
+from experiments.sweeps import trials
 from experiments.sweeps.study import SharedStudy
 from experiments.sweeps.trials import DIRECTORY, LOST, RETRY_OF, counted
 
@@ -21,16 +21,9 @@ SPACE = {"x": FloatDistribution(0, 1)}
 forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with threads")
 
 
-@pytest.fixture(params=["journal", "sqlite", "server"])
-def shared(request, tmp_path, monkeypatch):
-    """A study in each kind of storage; a server is played by SQLite that is told to have no file."""
-    address = str(tmp_path / "study.journal") if request.param == "journal" else f"sqlite:///{tmp_path}/study.db"
-    if request.param == "server":
-        monkeypatch.setattr(storage, "GRACE", 1)
-        for module in (studies, storage):
-            monkeypatch.setattr(module, "file_of", lambda address: None)
-            monkeypatch.setattr(module, "BEAT", 1)
-    return SharedStudy(address, "name", "maximize", "val/accuracy", SPACE, ["model=mlp"], MedianPruner())
+@pytest.fixture
+def shared(tmp_path):
+    return SharedStudy(tmp_path / "study.journal", "maximize", "val/accuracy", SPACE, ["model=mlp"], MedianPruner())
 
 
 def in_child(function) -> int:
@@ -61,9 +54,6 @@ def test_ask_and_tell_until_the_total(shared):
 
 @forks
 def test_the_trial_of_a_killed_process_is_run_again_and_counts_once(shared):
-    if shared.file is None:
-        pytest.skip("a server notices after a while: the next test")
-
     def ask_and_die():
         shared.ask(shared.study(RandomSampler(seed=1)), 3)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -89,20 +79,6 @@ def test_the_trial_of_a_killed_process_is_run_again_and_counts_once(shared):
     assert done == len(counted(study)) == 3
 
 
-def test_a_server_takes_a_silent_trial_for_dead_and_a_beating_one_for_alive(shared):
-    import time
-
-    if shared.file is not None:
-        pytest.skip("files have locks")
-    study = shared.study(RandomSampler(seed=0))
-    alive, dead = shared.ask(study, 3), shared.ask(study, 3)
-    with shared.alive(study, alive):
-        time.sleep(2.5)
-        assert shared.recover(study) == 1
-    assert [trial.state for trial in study.trials[:2]] == [TrialState.RUNNING, TrialState.FAIL]
-    assert study.trials[dead.number + 1].user_attrs[RETRY_OF] == dead.number
-
-
 def test_what_is_given_back_is_asked_for_next(shared):
     study = shared.study(RandomSampler(seed=0))
     trial = shared.ask(study, 2)
@@ -116,8 +92,6 @@ def test_what_is_given_back_is_asked_for_next(shared):
 
 @forks
 def test_a_process_that_dies_before_its_trial_began_is_not_held_against_it(shared, monkeypatch):
-    if shared.file is None:
-        pytest.skip("a server notices after a while")
     monkeypatch.setattr(studies, "MAX_DEATHS", 2)
 
     def ask_and_die(begin):
@@ -153,7 +127,7 @@ def test_a_trial_that_kills_its_process_time_and_again_fails(shared, monkeypatch
 @pytest.mark.parametrize("seed", range(3))
 def test_a_journal_whose_writer_was_killed_goes_on(tmp_path, seed):
     """Kill a process that writes as fast as it can, holding the lock most of the time."""
-    shared = SharedStudy(str(tmp_path / "study.journal"), "name", "maximize", "val/accuracy", SPACE, [])
+    shared = SharedStudy(tmp_path / "study.journal", "maximize", "val/accuracy", SPACE, [])
     shared.study()
     child = os.fork()
     if child == 0:
@@ -165,7 +139,7 @@ def test_a_journal_whose_writer_was_killed_goes_on(tmp_path, seed):
     time.sleep(random.Random(seed).uniform(0.2, 0.4))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with open(shared.address, "ab") as file:
+    with open(shared.journal, "ab") as file:
         file.write(b'{"op_code": 5, "half a li')
     study = shared.study(RandomSampler(seed=9))
     done = len(counted(study))
@@ -181,29 +155,26 @@ def test_a_journal_whose_writer_was_killed_goes_on(tmp_path, seed):
 def test_another_sweep_is_refused_with_what_differs(shared):
     shared.study()
     other = SharedStudy(
-        shared.address, "name", "minimize", "val/loss", {"x": FloatDistribution(0, 2), "y": SPACE["x"]}, ["model=cnn"]
+        shared.journal, "minimize", "val/loss", {"x": FloatDistribution(0, 2), "y": SPACE["x"]}, ["model=cnn"]
     )
-    with pytest.raises(UserError, match="hydra.sweeper.study_name") as refusal:
+    with pytest.raises(UserError, match="another hydra.sweep.dir") as refusal:
         other.study()
     for words in ("x: FloatDistribution(high=1.0", "y: nothing -> Float", "val/accuracy -> val/loss", "model=cnn"):
         assert words in str(refusal.value), words
-    elsewhere = SharedStudy(
-        shared.address, "name", *("maximize", "val/accuracy"), SPACE, ["model=mlp", "data.root=b"]
-    )
+    elsewhere = SharedStudy(shared.journal, *("maximize", "val/accuracy"), SPACE, ["model=mlp", "data.root=b"])
     elsewhere.study()  # files may lie elsewhere on another machine
 
 
-@pytest.mark.parametrize("address", ["nonsense://host/db", "postgresql://nobody@127.0.0.1:1/none"])
-def test_a_storage_that_cannot_be_opened_is_named_without_its_password(address):
-    with pytest.raises(UserError, match="cannot be opened"):
-        SharedStudy(address, "name", "maximize", "val/accuracy", SPACE, []).study()
-    assert studies.shown("mysql://me:secret@host/db") == "mysql://me:***@host/db"
+def test_a_journal_that_cannot_be_opened_is_named(shared):
+    shared.journal.write_text("no journal\n")
+    with pytest.raises(UserError, match=r"study\.journal cannot be opened"):
+        shared.study()
 
 
 def test_tpe_learns_from_failures(tmp_path):
     """Optuna alone fails 38 of the last 40 trials here: it takes the choice that always fails for untried."""
     choices = SPACE | {"c": CategoricalDistribution(["good", "fair", "fails"])}
-    shared = SharedStudy(str(tmp_path / "study.journal"), "name", "maximize", "val/accuracy", choices, [])
+    shared = SharedStudy(tmp_path / "study.journal", "maximize", "val/accuracy", choices, [])
     study = shared.study()
     while (trial := shared.ask(study, 60, lambda number: TPESampler(seed=number))) is not None:
         if trial.params["c"] == "fails":

@@ -3,7 +3,6 @@
 import json
 import shlex
 
-import optuna
 import pytest
 
 import experiments
@@ -11,7 +10,7 @@ from experiments.config.installation import CONF, command
 from experiments.sweeps import workers
 from experiments.sweeps.display import clock
 from experiments.sweeps.multirun import Mistake, NothingFinished
-from experiments.sweeps.storage import opened
+from experiments.sweeps.summary.summarize import study_in
 from experiments.sweeps.trials import DIRECTORY, ERROR
 from experiments.training.run import train
 from tests.sweeps.conftest import LR, SHORT, SMALL, numbers, statuses
@@ -20,10 +19,6 @@ OPTUNA = "hydra/sweeper=optuna"
 SPACES = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 SAMPLERS = sorted(path.stem for path in (CONF / "hydra" / "sweeper" / "sampler").glob("*.yaml"))
 PRUNERS = sorted(path.stem for path in (CONF / "hydra" / "sweeper" / "pruner").glob("*.yaml"))
-
-
-def study_in(folder, name="mlp-digits"):
-    return optuna.load_study(study_name=name, storage=opened(str(folder / "study.journal"), -1))
 
 
 def test_forty_trials_finish_fail_and_are_pruned_and_the_same_command_starts_nothing_new(multirun, capsys):
@@ -98,7 +93,7 @@ def test_every_search_space_runs_two_trials(multirun, name):
     assert {"mlp", "cnn", "resnet", "rnn", "attention"} <= set(SPACES)
     folder = multirun("space", f"sweep={name}", "hydra.sweeper.n_trials=2", *SHORT, "trainer.max_epochs=1")
     assert statuses(folder) == ["finished", "finished"]
-    study = study_in(folder, f"{name}-digits")
+    study = study_in(folder)
     assert len(study.trials[0].params) > 3
     assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
 
@@ -140,6 +135,7 @@ def test_the_same_seed_tries_the_same_points_however_often_the_sweep_is_started(
 MISTAKES = {
     "nothing to search": ["model=mlp"],
     "hydra.sweeper.n_trials=0 must be": ["hydra.sweeper.n_trials=0", LR],
+    "hydra.sweeper.foo is a key that nothing reads": ["+hydra.sweeper.foo=3", LR],
     "hydra.sweeper.workers=0 must be": ["hydra.sweeper.workers=0", LR],
     "metric=val/loss with .* the worst: add hydra.sweeper.direction=minimize": ["hydra.sweeper.metric=val/loss", LR],
     "direction=up must be maximize or minimize": ["hydra.sweeper.direction=up", LR],

@@ -1,11 +1,12 @@
 """Print a line for each trial that ended."""
 
+import os
 import time
+from pathlib import Path
 
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.sweeps.storage import shown
 from experiments.sweeps.study import SharedStudy
 from experiments.sweeps.trials import ERROR, STATUS, counted
 
@@ -28,10 +29,9 @@ class Display:
         with self.shared.lock():
             lost = self.shared.recover(self.study)
         again = f", {lost} that ended with their process go back into the queue" if lost else ""
-        where = shown(self.shared.address)
-        print(
-            f"study {self.shared.name} in {where}: {self.at_start} of {self.total} trials are done{again}", flush=True
-        )
+        journal = self.shared.journal
+        where = os.path.relpath(journal) if journal.is_relative_to(Path.cwd()) else journal
+        print(f"study in {where}: {self.at_start} of {self.total} trials are done{again}", flush=True)
 
     def look(self) -> None:
         """Print what has ended since the last look."""

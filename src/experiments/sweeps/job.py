@@ -81,12 +81,11 @@ class Job:
 
         pruning = Pruning(report, shared.metric, shared.direction)
         trial.set_user_attr(DIRECTORY, outcome.directory)
-        with shared.alive(study, trial):
-            try:
-                self._run(config, outcome, pruning)
-            except BaseException:
-                shared.give_back(study, number)
-                raise
+        try:
+            self._run(config, outcome, pruning)
+        except BaseException:
+            shared.give_back(study, number)
+            raise
         if outcome.error is None and pruning.best is None:
             outcome.error = f"no {shared.metric} was ever logged"
         if outcome.error is not None:

@@ -41,11 +41,10 @@ def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list
     return outcomes
 
 
-def command_again(folder: Path, storage: str | None = None) -> str:
-    """What was typed, with the sweep's directory where that is what finds the study."""
+def command_again(folder: Path) -> str:
+    """What was typed, with the sweep's directory, where the study is found."""
     typed = [argument for argument in sys.argv[1:] if not argument.startswith("hydra.sweep.dir=")]
-    where = [] if storage else [typed_override("hydra.sweep.dir", folder)]
-    return " ".join([command("train"), *map(shlex.quote, typed), *where])
+    return " ".join([command("train"), *map(shlex.quote, typed), typed_override("hydra.sweep.dir", folder)])
 
 
 class Ended(SystemExit):

@@ -48,16 +48,6 @@ def trial_id(trial: Trial | FrozenTrial) -> int:
     return trial._trial_id
 
 
-def stale_trial_ids(study: optuna.Study) -> set[int]:
-    """The running trials that send no sign of life; Optuna's public function fails them, and puts none back."""
-    return set(study._storage._get_stale_trial_ids(study._study_id))  # type: ignore[attr-defined]
-
-
-def record_heartbeat(study: optuna.Study, trial: Trial) -> None:
-    """Send a sign of life: Optuna does it in its own loop alone, and a trial that others run would count as dead."""
-    study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
-
-
 def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:
     """Draw a parameter from any distribution: a trial's public methods take each kind's bounds one by one."""
     trial._suggest(name, distribution)

@@ -1,14 +1,15 @@
 """What draws the points of a study."""
 
 import random
+import warnings
 from functools import partial
 from typing import Any
 
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GridSampler, QMCSampler, RandomSampler, TPESampler
 
 from experiments.errors import UserError
 from experiments.sweeps import space as spaces
-from experiments.sweeps.storage import quiet
 
 STARTUP = 10  # points before TPE has any to learn from, where nobody says otherwise
 
@@ -29,7 +30,8 @@ def sampler_of_trial(make: "partial[BaseSampler]", space: spaces.Space, number: 
     elif seed is not None and make.func is not QMCSampler:  # whose processes share one sequence
         own["seed"] = random.Random(str((seed, number))).getrandbits(32)
     try:
-        with quiet():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
             made: BaseSampler = make(**own)
             if make.func is TPESampler and number < make.keywords.get("n_startup_trials", STARTUP):
                 return QMCSampler(

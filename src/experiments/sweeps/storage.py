@@ -1,20 +1,15 @@
-"""Open the storage of a study, shared by processes that may die at any moment."""
+"""Open the journal of a study, shared by processes that may die at any moment."""
 
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import optuna
 from filelock import FileLock
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 JOURNAL = "study.journal"
-BEAT, GRACE = 30, 120  # seconds
 
 
 class SystemLock(JournalFileOpenLock):
@@ -58,45 +53,11 @@ class Journal(JournalFileBackend):
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """A hidden file that belongs to a storage's file."""
+    """A hidden file that belongs to a journal."""
     return path.with_name(f".{path.name}.{suffix}")
 
 
-def file_of(address: str) -> Path | None:
-    """The file that a storage lies in; None for a database server."""
-    if "://" not in address:
-        return Path(address)
-    if address.startswith("sqlite"):
-        return Path(address.partition(":///")[2].partition("?")[0])
-    return None
-
-
-def shown(address: str) -> str:
-    """A storage as it may be printed: without a password."""
-    if "://" not in address:
-        return os.path.relpath(address) if Path(address).is_relative_to(Path.cwd()) else address
-    from sqlalchemy.engine import make_url
-
-    return make_url(address).render_as_string(hide_password=True)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without optuna's warnings that heartbeats are young, and meant for its own loop."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.filterwarnings("ignore", message="Heartbeat of storage")
-        yield
-
-
 @lru_cache
-def opened(address: str, process: int) -> BaseStorage:
-    """A process's connection to a storage: the path of a journal, or the URL of a database."""
-    file = file_of(address)
-    if "://" not in address:
-        assert file is not None
-        return JournalStorage(Journal(file))
-    if file is not None:
-        return RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
-    with quiet():
-        return RDBStorage(address, heartbeat_interval=BEAT, grace_period=GRACE)
+def opened(journal: Path, process: int) -> JournalStorage:
+    """A process's connection to a journal."""
+    return JournalStorage(Journal(journal))

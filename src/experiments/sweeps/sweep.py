@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
@@ -30,10 +29,12 @@ from experiments.sweeps.display import Display
 from experiments.sweeps.job import TRIAL, Job
 from experiments.sweeps.multirun import NothingFinished, command_again, prepared
 from experiments.sweeps.samplers import sampler_of_trial
-from experiments.sweeps.storage import JOURNAL, shown
+from experiments.sweeps.storage import JOURNAL
 from experiments.sweeps.study import SharedStudy
 from experiments.sweeps.trials import ERROR, best, counted, running
 from experiments.sweeps.workers import SECONDS_BETWEEN_LOOKS, WORKER, cores, end_with_parent, run_workers
+
+OPTIONS = ("sampler", "pruner", "n_trials", "workers", "metric", "direction", "params")
 
 
 class Sweep:
@@ -61,10 +62,8 @@ class Sweep:
         params = [f"{name}={value}" for name, value in (options["params"] or {}).items()]
         self.fixed, self.space = spaces.parse([*params, *arguments], context.config_loader)
         self._check()
-        storage = options["storage"] or str(self.folder / JOURNAL)
         self.shared = SharedStudy(
-            address=storage if "://" in storage else str(Path(storage).absolute()),
-            name=options["study_name"] or run_name(config),
+            journal=self.folder / JOURNAL,
             direction=options["direction"],
             metric=options["metric"],
             space=self.space,
@@ -76,6 +75,8 @@ class Sweep:
         self.in_process = config.hydra.launcher._target_.endswith("BasicLauncher")
 
     def _check(self) -> None:
+        if unknown := [name for name in self.options if name not in OPTIONS]:
+            raise UserError(f"hydra.sweeper.{unknown[0]} is a key that nothing reads. There are {', '.join(OPTIONS)}")
         if not self.space:
             raise UserError(
                 "there is nothing to search: give an override a range or choices, such as "
@@ -150,7 +151,7 @@ class Sweep:
         except BaseException as error:
             with self.shared.lock():
                 self.shared.recover(study)  # what a worker was killed in the middle of
-            display.stopped(command_again(self.folder, self.options["storage"]))
+            display.stopped(command_again(self.folder))
             # Lightning makes exit code 1 of it while a trial is being set up
             if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from None
@@ -224,24 +225,13 @@ class Sweep:
         values, mode = spaces.as_overrides(winner.params), self.shared.direction[:3]
         by = [] if self.shared.metric == self.config.monitor else [f"monitor={self.shared.metric}", f"mode={mode}"]
         again = f"{command('train')} {shlex.join([*spaces.without_sweep(self.fixed), *values, *by])}"
-        folder, storage = typed_path(Path(self.folder).absolute()), shlex.quote(shown(self.shared.address))
+        folder, journal = typed_path(self.folder), typed_path(self.shared.journal)
         print(
             f"best {self.shared.metric}: {winner.value:.6g} by trial {winner.number}",
             *(f"  {value}" for value in values),
             f"train and test it: {again}",
             f"look at all of them: {command('summarize')} runs={folder}",
-            f"or in a browser (pip install optuna-dashboard): optuna-dashboard {storage}",
+            f"or in a browser (pip install optuna-dashboard): optuna-dashboard {journal}",
             sep="\n",
             flush=True,
         )
-
-
-def run_name(config: DictConfig) -> str:
-    """``name`` of the whole multirun's config, which may ask Hydra for choices."""
-    job = HydraConfig.instance()
-    before = job.cfg
-    job.set_config(config)
-    try:
-        return str(config.name)
-    finally:
-        job.cfg = before

@@ -15,34 +15,26 @@ from experiments.sweeps.summary.runs import Run, objective, runs_in
 from experiments.sweeps.summary.tables import over_seeds, ranked, repeat, rows, text
 
 
-def studies_in(folder: str | Path, storage: str | None) -> list["Study"]:
-    """The studies of a sweep's directory, or of a storage that is named.
+def study_in(folder: str | Path) -> "Study | None":
+    """The study of a sweep's directory; None if there is none, or Optuna is not installed.
 
     Raises:
-        UserError: if a named storage cannot be read.
+        UserError: if its journal cannot be read.
     """
-    journal = Path(folder) / "study.journal"
-    if storage is None and not journal.is_file():
-        return []
     from experiments.config.requirements import unfit_optuna
 
-    if problem := unfit_optuna():
-        if storage is None:
-            return []
-        raise UserError(problem)
+    journal = Path(folder).absolute() / "study.journal"
+    if not journal.is_file() or unfit_optuna():
+        return None
     import optuna
 
     from experiments.sweeps.storage import opened
+    from experiments.sweeps.study import NAME
 
-    address = storage or str(journal.absolute())
-    if "://" not in address and not Path(address).is_file():
-        raise UserError(f"storage={address}: there is no such file")
     try:
-        connection = opened(address, os.getpid())
-        names = optuna.get_all_study_names(connection)
-        return [optuna.load_study(study_name=name, storage=connection) for name in names]
-    except Exception as error:  # whatever a database and its driver may say
-        raise UserError(f"the storage {address} cannot be read: {str(error).splitlines()[0]}") from error
+        return optuna.load_study(study_name=NAME, storage=opened(journal, os.getpid()))
+    except Exception as error:  # whatever a damaged journal makes Optuna stumble over
+        raise UserError(f"the study in {journal} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def join(runs: Sequence[Run], study: "Study", folder: str | Path) -> None:
@@ -71,9 +63,7 @@ def counts(study: "Study") -> str:
 
     states = [STATUS[trial.state] for trial in counted(study)]
     listed = ", ".join(f"{states.count(name)} {name}" for name in dict.fromkeys(STATUS.values()) if name in states)
-    return (
-        f"study {study.study_name}: {len(states)} trials, {listed}" if states else f"study {study.study_name}: empty"
-    )
+    return f"the study's {len(states)} trials: {listed or 'none'}"
 
 
 def importance(study: "Study") -> dict[str, float]:
@@ -90,7 +80,6 @@ def summarize(
     folder: str | Path,
     metric: str | None = None,
     output: str | Path | None = None,
-    storage: str | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Run]:
     """Show a folder of runs; with ``output``, write ``summary.csv``, ``summary.md`` and pictures there.
@@ -98,26 +87,27 @@ def summarize(
     Args:
         folder: holds run directories, at any depth.
         metric: what runs are ranked by; the sweep's own, or what runs monitor. The smallest ``*loss*`` is the best.
-        storage: where the study of a sweep is, if not in ``study.journal`` of the folder.
 
     Raises:
         UserError: if there is nothing to show.
     """
-    runs, studies = runs_in(folder), studies_in(folder, storage)
-    for study in studies:
+    runs, study, own = runs_in(folder), study_in(folder), None
+    if study is not None:
         join(runs, study, folder)
-    own = next((study.user_attrs.get("sweep", {}).get("hydra.sweeper.metric") for study in studies), None)
+        own = study.user_attrs.get("sweep", {}).get("hydra.sweeper.metric")
     monitored, minimize = objective(runs)
     metric = metric or own or monitored
-    if metric != monitored or own:
-        minimize = studies[0].direction.name == "MINIMIZE" if own == metric else "loss" in metric
+    if study is not None and metric == own:
+        minimize = study.direction.name == "MINIMIZE"
+    elif metric != monitored:
+        minimize = "loss" in metric
     runs = ranked(runs, metric, minimize)
     if not any(metric in run.summary for run in runs) and any(run.status == "finished" for run in runs):
         known = sorted({name for run in runs for name in run.summary if "/" in name})
         raise UserError(f"metric={metric} is in no run's summary; there are {', '.join(known)}")
     table, seeds = rows(runs, metric), over_seeds(runs, metric, minimize)
     parts = [text(table), text(seeds)]
-    for study in studies:
+    if study is not None:
         weights = importance(study)
         parts += [counts(study), text([{"parameter": name, "importance": value} for name, value in weights.items()])]
     if runs[0].status == "finished":
