@@ -1,8 +1,8 @@
-"""The README's table of results: python benchmarks/results.py data_root=<folder that holds MNIST/raw>, and --help.
+"""The table of docs/results.md: python benchmarks/results.py data_root=<folder that holds MNIST/raw>, and --help.
 
 Trains every recipe of ``RECIPES`` with seeds 0 to 4, each in a process with one thread, as many beside each other as
 ``jobs`` says, and writes what came of it: ``benchmarks/results.json`` (every seed), the line ``# Measured:`` in the
-recipe's header, and its row in the README. Seeds that ``results.json`` has of a recipe as it stands are skipped; what
+recipe's header, and its row in docs/results.md. Seeds that ``results.json`` has of a recipe as it stands are skipped; what
 was killed goes on from its checkpoint. The test split is seen once a run, by its best checkpoint. With ``again=true``
 nothing is skipped and nothing written: it says whether every seed gives the same number, bit for bit.
 """
@@ -137,7 +137,7 @@ class Table:
             write_atomically(self.path, (json.dumps(ordered, indent=1) + "\n").encode())
 
     def write(self, least: int) -> None:
-        """Bring headers and README up to what was measured with at least so many seeds."""
+        """Bring headers and docs/results.md up to what was measured with at least so many seeds."""
         with self.lock:
             done = {name: known for name, known in self.read().items() if len(known["seeds"]) >= least}
             for name in RECIPES:
@@ -148,11 +148,11 @@ class Table:
                     kept.insert(2, f"{MEASURED}{in_words(done[name])}")
                 if kept != lines:
                     write_atomically(header, ("\n".join(kept) + "\n").encode())
-            readme = self.root / "README.md"
+            page = self.root / "docs" / "results.md"
             head = "| recipe | network | parameters | test accuracy | best seed | training |\n" + "|---" * 6 + "|\n"
             table = head + "".join(row(name, known) for name, known in done.items())
-            text = readme.read_text(encoding="utf-8")
-            write_atomically(readme, TABLE.sub(lambda _: table, text).encode())
+            text = page.read_text(encoding="utf-8")
+            write_atomically(page, TABLE.sub(lambda _: table, text).encode())
 
 
 def percent(value: float) -> str:
@@ -183,7 +183,7 @@ def in_words(known: Mapping[str, Any]) -> str:
 
 
 def row(name: str, known: Mapping[str, Any]) -> str:
-    """A row of the README's table."""
+    """A row of the table."""
     mean, best = collect_results(known)
     what = RECIPES.get(name) or "one of each: " + ", ".join(f"`{member}`" for member in ENSEMBLES[name])
     return f"| `{name}` | {what} | {known['parameters']:,} | {mean} | {best} | {duration(known)} |\n"

@@ -1,4 +1,4 @@
-"""Run every check of this project."""
+"""Run every check of this project; fast=true leaves out the slow tests."""
 
 import subprocess
 import sys
@@ -7,10 +7,13 @@ CHECKS = (
     ["ruff", "check", "."],
     ["ruff", "format", "--check", "."],
     ["mypy"],
-    ["pytest"],
 )
+TESTS = {"": ["pytest"], "fast=true": ["pytest", "-m", "not slow"]}
 
-for check in CHECKS:
+chosen = " ".join(sys.argv[1:])
+if chosen not in TESTS:
+    sys.exit(f"error: {chosen}: there is fast=true alone")
+for check in (*CHECKS, TESTS[chosen]):
     print("$", *check, flush=True)
     code = subprocess.run([sys.executable, "-m", *check]).returncode
     if code:

@@ -1,4 +1,4 @@
-"""What the README and the recipes claim, against what was measured."""
+"""What docs/results.md, the README and the recipes claim, against what was measured."""
 
 import dataclasses
 import importlib
@@ -23,7 +23,7 @@ results = importlib.import_module("results")
 KEPT = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
 MEASURED = {name: known for name, known in KEPT.items() if len(known["seeds"]) >= 5}
 RECIPES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 NUMBERS = r"([\d.]+)(?: ± ([\d.]+))? %"
 
 
@@ -57,14 +57,20 @@ def test_a_recipes_header_says_what_was_measured_of_it(name):
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_the_readme_says_what_was_measured(name):
-    (row,) = re.findall(rf"^\| `{name}` \|.*$", README, re.MULTILINE)
+def test_the_page_says_what_was_measured(name):
+    (row,) = re.findall(rf"^\| `{name}` \|.*$", PAGE, re.MULTILINE)
     assert claims(row) == truth(name)
     assert f"| {MEASURED[name]['parameters']:,} |" in row
 
 
-def test_the_readme_has_no_row_that_was_not_measured():
-    table = results.TABLE.search(README).group()
+def test_the_readme_has_rows_of_the_page():
+    rows = re.findall(r"^\| `\w+` \|.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows
+    assert set(rows) <= set(PAGE.splitlines())
+
+
+def test_the_page_has_no_row_that_was_not_measured():
+    table = results.TABLE.search(PAGE).group()
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(MEASURED)
 
 
@@ -86,8 +92,9 @@ def test_a_recipe_is_all_that_it_trains_with_and_nothing_else(monkeypatch):
 def house(tmp_path) -> Path:
     """A copy of what the script reads and writes, where nothing is measured yet."""
     shutil.copytree(CONF / "experiment", tmp_path / "conf" / "experiment")
-    shutil.copy(ROOT / "README.md", tmp_path)
-    (tmp_path / "benchmarks").mkdir()
+    for folder in ("benchmarks", "docs"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(ROOT / "docs" / "results.md", tmp_path / "docs")
     return tmp_path
 
 
@@ -100,8 +107,8 @@ def test_the_script_trains_what_is_missing_and_writes_the_same_number_everywhere
     assert [summary["seed"] for summary in summaries] == [0, 1]
     mean, best = statistics.fmean(accuracies), max(accuracies)
     header = (house / "conf" / "experiment" / "digits_mlp.yaml").read_text(encoding="utf-8").splitlines()[2]
-    readme = (house / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `digits_mlp` \|.*$", readme, re.MULTILINE)
+    page = (house / "docs" / "results.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `digits_mlp` \|.*$", page, re.MULTILINE)
     for text in (header, *rows):
         assert claims(text) == pytest.approx((mean, statistics.stdev(accuracies), best), abs=0.006)
     assert len(rows) == 1

@@ -224,17 +224,10 @@ def unknown_key(override: str, keys: Mapping[str, bool]) -> str | None:
     key = key.partition("@")[0].strip()
     dotted = key.replace("/", ".")
     above = dotted.rpartition(".")[0]
-    if dotted in keys or conf_files.is_group(key) or key.startswith("hydra/"):
+    if override.startswith("+") or dotted in keys or conf_files.is_group(key) or key.startswith("hydra/"):
         return None
-    if override.startswith("+"):
-        return None
-    if (
-        above.startswith("hydra.")
-        and above != "hydra.sweeper"
-        and above in keys
-        and equals
-        and not _near(dotted, keys)
-    ):  # one of Hydra's mappings
+    a_mapping = above.startswith("hydra.") and above != "hydra.sweeper" and above in keys
+    if a_mapping and equals and not _near(dotted, keys):
         return f"{override}: there is no such key. Type +{override} to add it"
     return f"{override}: {key_mistake(dotted, value if equals else None, keys)}"
 
