@@ -88,7 +88,7 @@ def test_every_package_has_its_place_in_the_order():
     packages = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     assert packages | {"errors"} == set(FLOOR), "name new packages in ORDER, above all that they import"
     files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
-    assert files == {"__init__.py", "__main__.py", "errors.py"}, "modules belong in a package"
+    assert files == {"__init__.py", "__main__.py", "errors.py", "py.typed"}, "modules belong in a package"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
