@@ -3,8 +3,8 @@
 Trains every recipe of ``RECIPES`` with seeds 0 to 4, each in a process with one thread, as many beside each other as
 ``jobs`` says, and writes what came of it: ``benchmarks/results.json`` (every seed), the line ``# Measured:`` in the
 recipe's header, and its row in docs/results.md. Seeds that ``results.json`` has of a recipe as it stands are skipped;
-what was killed goes on from its checkpoint. The test split is seen once a run, by its best checkpoint. With ``again=true``
-nothing is skipped and nothing written: it says whether every seed gives the same number, bit for bit.
+what was killed goes on from its checkpoint. The test split is seen once a run, by its best checkpoint. With
+``again=true`` nothing is skipped and nothing written: it says whether every seed gives the same number, bit for bit.
 """
 
 import hashlib

@@ -99,7 +99,12 @@ def house(tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_script_trains_what_is_missing_and_writes_the_same_number_everywhere(house, capsys):
+def test_the_script_trains_what_is_missing_and_writes_the_same_number_everywhere(house, monkeypatch, capsys):
+    shorter = house / "mine" / "experiment" / "digits_mlp.yaml"  # in place of the recipe, with two epochs
+    shorter.parent.mkdir(parents=True)
+    recipe = (CONF / "experiment" / "digits_mlp.yaml").read_text(encoding="utf-8")
+    shorter.write_text(re.sub(r"max_epochs: \d+", "max_epochs: 2", recipe), encoding="utf-8")
+    monkeypatch.setenv("EXPERIMENTS_CONF", str(house / "mine"))
     options = results.Results(recipes=["digits_mlp"], seeds=2, runs=str(house / "runs"))
     assert results.measure(results.Table(house), options) == []
     summaries = [json.loads(path.read_text()) for path in sorted((house / "runs").rglob("summary.json"))]

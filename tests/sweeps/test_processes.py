@@ -112,18 +112,18 @@ def test_a_launcher_runs_a_sweep(start, tmp_path, launcher):
     if not installed(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"):
         pytest.skip(f"hydra/launcher={launcher} is not installed")
     process = start(
-        *COMMAND, f"hydra/launcher={launcher}", "hydra.sweeper.n_trials=6", "hydra.sweeper.workers=3",
+        *COMMAND, f"hydra/launcher={launcher}", "hydra.sweeper.n_trials=3", "hydra.sweeper.workers=2",
         "hydra.sweep.dir=jobs",
     )  # fmt: skip
     printed, _ = process.communicate(timeout=500)
     assert process.returncode == 0, printed
     done = trials(tmp_path / "jobs" / "study.journal")
-    assert [trial.number for trial in done] == numbers(tmp_path / "jobs") == list(range(6))
+    assert [trial.number for trial in done] == numbers(tmp_path / "jobs") == list(range(3))
     found = sorted(trial.state.name for trial in done)
     names = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
     assert sorted(names[status] for status in statuses(tmp_path / "jobs")) == found
-    overrides = (tmp_path / "jobs" / "3" / "overrides.yaml").read_text()
-    assert f"optimizer.lr={done[3].params['optimizer.lr']}" in overrides
+    overrides = (tmp_path / "jobs" / "2" / "overrides.yaml").read_text()
+    assert f"optimizer.lr={done[2].params['optimizer.lr']}" in overrides
 
 
 def test_a_launcher_runs_a_grid_with_a_job_that_fails(start, tmp_path):

@@ -24,7 +24,7 @@ def only_run(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("model", "least"), [("mlp", 0.96), ("cnn", 0.97), ("resnet", 0.92), ("rnn", 0.95), ("attention", 0.95)]
 )
-def test_the_default_recipe_reaches_its_accuracy_and_evaluate_repeats_it(script, tmp_path, model, least):
+def test_the_default_recipe_reaches_its_accuracy_and_evaluate_repeats_it(script, script_here, tmp_path, model, least):
     process = script("train", f"model={model}", "trainer.accelerator=cpu")
     assert process.returncode == 0, process.stderr
     assert "leaked" not in process.stderr  # what is kept out of garbage collection is let go at the end
@@ -64,9 +64,9 @@ def test_the_default_recipe_reaches_its_accuracy_and_evaluate_repeats_it(script,
     # the same number again, from the directory alone, wherever it lies
     moved = tmp_path / "moved"
     run.rename(moved)
-    process = script("evaluate", f"run={moved}", "accelerator=cpu")
-    assert process.returncode == 0, process.stderr
-    results = dict(line.split() for line in process.stdout.splitlines())
+    code, output, errors = script_here("evaluate", f"run={moved}", "accelerator=cpu")
+    assert code == 0, errors
+    results = dict(line.split() for line in output.splitlines())
     assert float(results["test/accuracy"]) == pytest.approx(summary["test/accuracy"], abs=1e-6)
     assert float(results["test/loss"]) == pytest.approx(summary["test/loss"], rel=1e-4)
 
@@ -89,9 +89,10 @@ def test_a_multirun_leaves_a_directory_a_job(script, tmp_path):
     assert counts == [669_706, 50_186, 5_034]
 
 
-def test_the_test_split_is_left_alone_where_asked(script, tmp_path):
-    process = script("train", "test=false", *SHORT)
-    assert process.returncode == 0, process.stderr
+def test_the_test_split_is_left_alone_where_asked(script_here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = script_here("train", "test=false", *SHORT)
+    assert code == 0, errors
     assert "test/accuracy" not in json.loads((only_run(tmp_path) / "summary.json").read_text())
 
 
@@ -108,13 +109,22 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES, ids=lambda value: str(value)[:40])
-def test_a_mistake_ends_with_one_message_and_no_traceback(script, arguments, code, words):
-    # no proxy and no name service: nothing can be downloaded
-    process = script("train", *arguments, http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9")
-    assert process.returncode == code
-    assert "Traceback" not in process.stderr
+def test_a_mistake_ends_with_one_message_and_no_traceback(script_here, tmp_path, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("http_proxy", "https_proxy"):  # no proxy and no name service: nothing can be downloaded
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    ended_with, _, errors = script_here("train", *arguments)
+    assert ended_with == code
+    assert "Traceback" not in errors
     for word in words:
-        assert word in process.stderr
+        assert word in errors
+
+
+def test_a_mistake_that_building_finds_ends_a_process_alike(script):
+    process = script("train", "data=mnist", "data.root=nowhere", http_proxy="http://127.0.0.1:9", https_proxy="")
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
+    assert "nowhere/MNIST/raw" in process.stderr
 
 
 def test_an_accelerator_that_is_absent_ends_the_run_at_once(script, tmp_path):
