@@ -57,27 +57,27 @@ def trials(journal):
 
 
 def test_two_parents_on_one_study_make_the_total_together(start, tmp_path):
-    command = (*COMMAND, "hydra.sweeper.n_trials=12", "hydra.sweep.dir=both")
+    command = (*COMMAND, "hydra.sweeper.n_trials=8", "hydra.sweep.dir=both")
     processes = [start(*command), start(*command)]
     printed = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     done = trials(tmp_path / "both" / "study.journal")
-    assert len(done) == 12
+    assert len(done) == 8
     assert {trial.state.name for trial in done} <= {"COMPLETE", "PRUNED", "FAIL"}
     assert numbers(tmp_path / "both") == sorted(trial.number for trial in done)
     for process_output in printed:
-        assert "(12 of 12" in process_output
+        assert "(8 of 8" in process_output
     owners = {trial.user_attrs["owner"] for trial in done}
     assert 1 <= len(owners) <= 2
 
 
 def test_workers_share_a_study_and_the_parent_shows_it(start, tmp_path):
-    process = start(*COMMAND, "hydra.sweeper.n_trials=12", "hydra.sweeper.workers=2", "hydra.sweep.dir=two")
+    process = start(*COMMAND, "hydra.sweeper.n_trials=8", "hydra.sweeper.workers=2", "hydra.sweep.dir=two")
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
     lines = [line for line in printed.splitlines() if line.startswith("trial ")]
-    assert len(lines) == 12
-    assert lines[-1].partition("(")[2].startswith("12 of 12")
+    assert len(lines) == 8
+    assert lines[-1].partition("(")[2].startswith("8 of 8")
     assert "train and test it: python " in printed
     assert len({trial.user_attrs["owner"] for trial in trials(tmp_path / "two" / "study.journal")}) == 2
     assert len(list((tmp_path / "two" / "workers").glob("*.log"))) == 2
@@ -86,7 +86,7 @@ def test_workers_share_a_study_and_the_parent_shows_it(start, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(start, tmp_path, workers):
     command = (
-        *COMMAND, "hydra.sweeper.n_trials=6", f"hydra.sweeper.workers={workers}", "hydra.sweep.dir=stopped",
+        *COMMAND, "hydra.sweeper.n_trials=4", f"hydra.sweeper.workers={workers}", "hydra.sweep.dir=stopped",
         "callbacks=minimal", "trainer.max_epochs=12", "trainer.limit_train_batches=1.0",
     )  # fmt: skip
     process = start(*[one for one in command if one != "callbacks.rolling_checkpoint=null"])
@@ -104,7 +104,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(start, tmp_path, work
     process = start(*[one for one in command if one != "callbacks.rolling_checkpoint=null"])
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
-    assert len(trials(journal)) == 6
+    assert len(trials(journal)) == 4
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
