@@ -334,7 +334,9 @@ def test_another_logger_may_be_typed_and_a_recipe_that_differs_is_refused(nurser
     assert list(run.glob("events.*"))
 
 
-def test_auto_starts_a_run_and_then_goes_on_with_it_wherever_it_lies(tmp_path, monkeypatch):
+def test_auto_starts_a_run_and_then_goes_on_with_it_wherever_it_lies(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    said = "there is no unfinished run of this name and config, so a new one begins"
     folder = (
         tmp_path / "a long folder with spaces in its name" / "and a second one, so that lines get folded somewhere"
     )
@@ -343,11 +345,14 @@ def test_auto_starts_a_run_and_then_goes_on_with_it_wherever_it_lies(tmp_path, m
     short = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "trainer.limit_train_batches=4", "resume=auto")
     first = experiments.compose(*short)
     train(first, short)
+    assert said in caplog.text
+    caplog.clear()
     run = Path(first["run_dir"])
     (run / "summary.json").unlink()  # as if it had been killed before its last moment
     again = experiments.compose(*short)
     assert again["run_dir"] == first["run_dir"]
     train(again, short)
+    assert said not in caplog.text
     assert (run / "summary.json").exists()
     assert experiments.compose(*short)["run_dir"] != first["run_dir"]
     assert experiments.compose(*short, "seed=7")["run_dir"] != first["run_dir"]

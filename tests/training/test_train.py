@@ -191,9 +191,12 @@ def test_it_runs_where_output_and_errors_are_closed_and_stops_quietly_where_a_re
     closed = f"{python} debug=fast logger=none hydra.run.dir=closed >&- 2>&-"
     assert subprocess.run(closed, shell=True, cwd=tmp_path).returncode == 0
     assert json.loads((tmp_path / "closed" / "summary.json").read_text())["status"] == "finished"
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPTS / "train.py"), "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait() == 0
+    for arguments in (["--help"], ["debug=fast", "logger=none", "callbacks=minimal", "hydra.run.dir=unread"]):
+        process = subprocess.Popen(
+            [sys.executable, str(SCRIPTS / "train.py"), *arguments],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+    assert json.loads((tmp_path / "unread" / "summary.json").read_text())["status"] == "finished"

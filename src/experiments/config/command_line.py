@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import logging
 import os
 import re
 import sys
@@ -52,6 +53,7 @@ def run_script(main: Callable[[], None]) -> None:
     for name in ("stdout", "stderr"):  # closed, as for a service
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # until the process ends
+    logging.raiseExceptions = False  # a run goes on where nobody reads any longer, and says nothing of it
     sys.path.append(os.getcwd())
     try:
         try:

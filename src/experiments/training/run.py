@@ -95,6 +95,8 @@ def train(
             if tensorboard := (config["logger"] or {}).get("tensorboard"):
                 tensorboard["purge_step"] = resume_plan.logged_steps
         else:
+            if config["resume"] == "auto":
+                log.info("resume=auto: there is no unfinished run of this name and config, so a new one begins")
             check_accelerator(config["trainer"]["accelerator"])
             on_rank_zero(record_start, run_dir, config, overrides, CHECKOUT or Path.cwd())
         experiment, begun = None, resume_plan is None
