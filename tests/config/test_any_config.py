@@ -87,7 +87,7 @@ def looked_at(config, typed=()):
     return found
 
 
-@settings(quick, max_examples=100)  # each composes a config
+@settings(quick, max_examples=30)  # each composes a config
 @given(st.lists(overrides, min_size=1, max_size=3))
 def test_any_override_composes_and_is_looked_at_or_is_refused(typed):
     refusal, config = refused(lambda: experiments.compose(*typed))
@@ -96,7 +96,7 @@ def test_any_override_composes_and_is_looked_at_or_is_refused(typed):
         looked_at(config, typed)
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=200)
 @given(st.lists(st.tuples(st.sampled_from(PATHS), values), min_size=1, max_size=4))
 def test_any_value_anywhere_is_looked_at(changes):
     config = copy.deepcopy(BASE)
@@ -123,7 +123,7 @@ def test_any_text_can_be_redacted(text):
     assert redacted(redacted(text)) == redacted(text)
 
 
-@settings(quick, max_examples=20)
+@settings(quick, max_examples=10)
 @given(st.lists(overrides, min_size=1, max_size=2))
 def test_any_command_line_ends_with_an_exit_code_and_no_traceback(typed):
     """Through the same main; ``max_epochs=0`` keeps what is right from training."""

@@ -16,6 +16,7 @@ from experiments.config.installation import CONF
 from experiments.config.resolvers import register_resolvers
 from experiments.config.suggestions import choice_mistake, elsewhere, key_mistake, synonyms
 from experiments.errors import UserError
+from tests.packing import packed
 
 
 @cache
@@ -41,12 +42,15 @@ def one_letter_off(word: str) -> str:
     return word[0] + word[2] + word[1] + word[3:] if word[1] != word[2] else word[:-1]
 
 
-@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice not in OWN])
-def test_every_key_is_found_by_letter_case_spelling_and_without_its_parent(choice):
-    known = keys_with(choice)
-    group = choice.partition("=")[0]
-    keys = [key for key, holds in known.items() if holds and key.startswith(f"{group}.")]
-    composed([choice, *(f"{key}=null" for key in keys)])  # what is answered composes
+TOGETHER = [tuple(one for (one,) in group) for group in packed([(one,) for one in CHOICES if one not in OWN])]
+
+
+@pytest.mark.parametrize("choices", TOGETHER, ids=" ".join)
+def test_every_key_is_found_by_letter_case_spelling_and_without_its_parent(choices):
+    known = keys_with(*choices)
+    groups = {choice.partition("=")[0] for choice in choices}
+    keys = [key for key, holds in known.items() if holds and "." in key and key.partition(".")[0] in groups]
+    composed([*choices, *(f"{key}=null" for key in keys)])  # what is answered composes
     for key in keys:
         parents, _, last = key.rpartition(".")
         if last.isdecimal():
@@ -67,7 +71,7 @@ def test_every_choice_is_found_by_letter_case_and_spelling(choice):
             assert choice in choice_mistake(group, form), form
 
 
-EVERY = set().union(*(keys_with(choice) for choice in CHOICES if choice not in OWN))
+EVERY = set().union(*(keys_with(*choices) for choices in TOGETHER))
 
 
 @pytest.mark.parametrize(("typed", "answer"), [*synonyms().items(), *elsewhere().items()])

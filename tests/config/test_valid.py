@@ -9,6 +9,7 @@ from experiments.config.checks.check import CheckConfig, Validated, validated
 from experiments.errors import UserError
 from experiments.training.build import build
 from experiments.training.run import train
+from tests.packing import packed
 
 FAST = ("trainer.accelerator=cpu", "logger=none", "debug=fast")
 SCHEDULES = "torch.optim.lr_scheduler"
@@ -71,7 +72,7 @@ VALID = [
     ["optimizer._target_=torch.optim.SGD", "+optimizer.momentum=0.9", "+optimizer.nesterov=true"],
     ["optimizer=sgd", f"scheduler={{_target_:{SCHEDULES}.CyclicLR,base_lr:0.001,max_lr:0.1,mode:triangular2}}"],
     [f"scheduler={{_target_:{SCHEDULES}.ReduceLROnPlateau,mode:max,min_lr:[1e-6]}}"],
-    ["+loss.weight={_target_:torch.tensor,data:[1.,1.,1.,1.,1.,1.,1.,1.,1.,2.]}"],
+    ["model=mlp", "+loss.weight={_target_:torch.tensor,data:[1.,1.,1.,1.,1.,1.,1.,1.,1.,2.]}"],
     ["loss._target_=torch.nn.MultiMarginLoss"],
     ["debug=limit"],
     ["debug=overfit", "trainer.max_epochs=2"],
@@ -104,9 +105,16 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("typed", VALID, ids=" ".join)
-def test_it_trains_and_tests(here, typed):
-    given = [*FAST, *typed]
+def sections(typed: list[str]) -> str:
+    return " ".join(override.lstrip("+").partition("=")[0].partition(".")[0] for override in typed)
+
+
+COMMANDS = [[row[1] for row in group] for group in packed([(sections(typed), typed) for typed in VALID])]
+
+
+@pytest.mark.parametrize("several", COMMANDS, ids=str)
+def test_it_trains_and_tests(here, several):
+    given = [*FAST, *(override for typed in several for override in typed)]
     config = experiments.compose(*given, f"run_dir={here / 'run'}")
     assert train(config, given)["status"] == "finished"
 
@@ -131,8 +139,7 @@ def test_what_is_validated_is_not_looked_at_again():
 # ---- what is typed rules
 
 
-@pytest.mark.parametrize("model", ["resnet", "attention", "mlp"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop"])
+@pytest.mark.parametrize(("model", "optimizer"), [("resnet", "sgd"), ("attention", "adamw"), ("mlp", "rmsprop")])
 def test_a_networks_own_rate_belongs_to_the_optimizer_it_was_chosen_with(model, optimizer):
     rates = [
         experiments.compose(f"model={one}", f"optimizer={optimizer}")["optimizer"]["lr"] for one in (model, "cnn")
