@@ -19,13 +19,13 @@ BASE = (
 )  # fmt: skip
 
 
-class Nursery:
+class ForkServer:
     """Starts runs as children of a process that has its imports done."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.nursery"],
+            [sys.executable, "-m", "tests.faults.fork_server"],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         )  # fmt: skip
@@ -63,8 +63,8 @@ class Nursery:
 
 
 @pytest.fixture(scope="session")
-def nursery(tmp_path_factory):
-    started = Nursery(tmp_path_factory.mktemp("nursery"))
+def fork_server(tmp_path_factory):
+    started = ForkServer(tmp_path_factory.mktemp("fork-server"))
     yield started
     started.close()
 

@@ -17,7 +17,6 @@ from experiments.inference.evaluate import evaluate
 from experiments.training.run import train
 from tests.faults.conftest import wait_until
 
-pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("EXPERIMENTS_KILLS", "5"))  # 20 and 200 for a thorough look
 CHANGING = ("train_seconds", "images_per_second", "steps_per_second", "data_share")
 
@@ -78,52 +77,55 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def truths(nursery, tmp_path_factory):
+def truths(fork_server, tmp_path_factory):
     """The uninterrupted run of every setting, made when first asked for."""
     folder, done = tmp_path_factory.mktemp("truths"), {}
 
     def truth(setting):
         if setting not in done:
             run = folder / setting.replace(" ", "-")
-            done[setting] = (run, nursery.finish(run, *SETTINGS[setting]))
+            done[setting] = (run, fork_server.finish(run, *SETTINGS[setting]))
         return done[setting]
 
     return truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_killed_at_a_rolling_checkpoint_and_resumed_equals_uninterrupted(nursery, truths, tmp_path, setting):
+def test_killed_at_a_rolling_checkpoint_and_resumed_equals_uninterrupted(fork_server, truths, tmp_path, setting):
     run = tmp_path / "run"
     truth, truth_summary = truths(setting)
     for minimum in (1, 30, 60):
-        pid = nursery.start(run, *SETTINGS[setting])
+        pid = fork_server.start(run, *SETTINGS[setting])
         wait_until(lambda least=minimum: newest_step(run) >= least or (run / "summary.json").exists())
         os.kill(pid, signal.SIGKILL)
-        nursery.wait(pid)
-    assert_equal_runs(run, truth, nursery.finish(run, *SETTINGS[setting]), truth_summary)
+        fork_server.wait(pid)
+    assert_equal_runs(run, truth, fork_server.finish(run, *SETTINGS[setting]), truth_summary)
 
 
-def test_killed_between_a_save_and_the_removal_of_what_it_replaces(nursery, truths, tmp_path):
+@pytest.mark.slow
+def test_killed_between_a_save_and_the_removal_of_what_it_replaces(fork_server, truths, tmp_path):
     truth, truth_summary = truths("step by step")
     run = tmp_path / "run"
-    nursery.finish(run, *SETTINGS["step by step"])
+    fork_server.finish(run, *SETTINGS["step by step"])
     (run / "summary.json").unlink()
     newest, *_ = sorted((run / "checkpoints").glob("rolling-*.ckpt"), reverse=True)
     shutil.copy(newest, newest.with_name("rolling-0001-0000008.ckpt"))
-    assert_equal_runs(run, truth, nursery.finish(run, *SETTINGS["step by step"]), truth_summary)
+    assert_equal_runs(run, truth, fork_server.finish(run, *SETTINGS["step by step"]), truth_summary)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(KILLS))
-def test_killed_at_random_moments_until_done(nursery, truths, tmp_path, seed):
+def test_killed_at_random_moments_until_done(fork_server, truths, tmp_path, seed):
     setting = list(SETTINGS)[seed % len(SETTINGS)]
     truth, truth_summary = truths(setting)
     chance, run = random.Random(seed), tmp_path / "run"
     for _ in range(6):
-        pid = nursery.start(run, *SETTINGS[setting])
+        pid = fork_server.start(run, *SETTINGS[setting])
         time.sleep(chance.uniform(0.05, 1.5))
         os.kill(pid, signal.SIGKILL)
-        nursery.wait(pid)
-    assert_equal_runs(run, truth, nursery.finish(run, *SETTINGS[setting]), truth_summary)
+        fork_server.wait(pid)
+    assert_equal_runs(run, truth, fork_server.finish(run, *SETTINGS[setting]), truth_summary)
     assert not list((run / "checkpoints").glob(".*"))
 
 
@@ -136,110 +138,120 @@ def at(moment, number, run):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["step", "validation", "write"])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_signal_saves_stops_with_its_code_and_resumes_exactly(nursery, truths, tmp_path, name, moment):
+def test_a_signal_saves_stops_with_its_code_and_resumes_exactly(fork_server, truths, tmp_path, name, moment):
     truth, truth_summary = truths("step by step")
     run, number = tmp_path / "run", getattr(signal, name)
-    assert nursery.wait(nursery.start(run, *at(moment, number, run))) == 128 + number
-    printed = nursery.output(run).read_text()
+    assert fork_server.wait(fork_server.start(run, *at(moment, number, run))) == 128 + number
+    printed = fork_server.output(run).read_text()
     assert f"{name}: saving a checkpoint after this step" in printed
     assert f"{command('train')} resume={run}" in printed
     assert not (run / "summary.json").exists()
-    assert_equal_runs(run, truth, nursery.finish(run, "trust=[tests]"), truth_summary)
+    assert_equal_runs(run, truth, fork_server.finish(run, "trust=[tests]"), truth_summary)
 
 
 @pytest.mark.parametrize("moment", ["step", "validation", "write"])
-def test_killed_in_a_moment_and_resumed_equals_uninterrupted(nursery, truths, tmp_path, moment):
+def test_killed_in_a_moment_and_resumed_equals_uninterrupted(fork_server, truths, tmp_path, moment):
     truth, truth_summary = truths("step by step")
     run = tmp_path / "run"
-    assert nursery.wait(nursery.start(run, *at(moment, signal.SIGKILL, run))) == -signal.SIGKILL
+    assert fork_server.wait(fork_server.start(run, *at(moment, signal.SIGKILL, run))) == -signal.SIGKILL
     assert bool(list((run / "checkpoints").glob(".*.tmp"))) == (moment == "write")
-    assert_equal_runs(run, truth, nursery.finish(run, "trust=[tests]"), truth_summary)
+    assert_equal_runs(run, truth, fork_server.finish(run, "trust=[tests]"), truth_summary)
     assert not list((run / "checkpoints").glob(".*.tmp"))
 
 
-def test_a_second_ctrl_c_stops_at_once(nursery, tmp_path):
+@pytest.mark.slow
+def test_a_second_ctrl_c_stops_at_once(fork_server, tmp_path):
     run = tmp_path / "run"
     slow = ("trainer.val_check_interval=1", "trainer.max_epochs=500", "scheduler=constant")  # no save is possible
-    pid = nursery.start(run, *slow)
-    wait_until(lambda: "epoch 1/" in nursery.output(run).read_text())
+    pid = fork_server.start(run, *slow)
+    wait_until(lambda: "epoch 1/" in fork_server.output(run).read_text())
     os.kill(pid, signal.SIGINT)
-    wait_until(lambda: "Ctrl-C again stops at once" in nursery.output(run).read_text())
+    wait_until(lambda: "Ctrl-C again stops at once" in fork_server.output(run).read_text())
     os.kill(pid, signal.SIGINT)
-    assert nursery.wait(pid) == 130
+    assert fork_server.wait(pid) == 130
     assert not list((run / "checkpoints").glob("rolling*"))
 
 
-def test_a_config_of_a_run_directory_builds_only_what_is_trusted(nursery, tmp_path):
+@pytest.mark.slow
+def test_a_config_of_a_run_directory_builds_only_what_is_trusted(fork_server, tmp_path):
     run = tmp_path / "run"
-    assert nursery.wait(nursery.start(run, *at("step", signal.SIGTERM, run))) == 143
-    assert nursery.wait(nursery.start(run)) == 2
-    said = nursery.output(run).read_text()
+    assert fork_server.wait(fork_server.start(run, *at("step", signal.SIGTERM, run))) == 143
+    assert fork_server.wait(fork_server.start(run)) == 2
+    said = fork_server.output(run).read_text()
     assert "_target_='tests.faults...ents.SignalAt' is not allowed" in said
     assert "trust=[package]" in said
 
 
-def test_a_run_that_was_moved_goes_on_in_its_new_place(nursery, truths, tmp_path):
+@pytest.mark.slow
+def test_a_run_that_was_moved_goes_on_in_its_new_place(fork_server, truths, tmp_path):
     truth, truth_summary = truths("dropout and batch norm")
-    pid = nursery.start(tmp_path / "before")
+    pid = fork_server.start(tmp_path / "before")
     wait_until(lambda: len(list((tmp_path / "before" / "checkpoints").glob("*.ckpt"))) == 3)
     os.kill(pid, signal.SIGTERM)
-    nursery.wait(pid)
+    fork_server.wait(pid)
     shutil.move(tmp_path / "before", tmp_path / "after")
-    assert_equal_runs(tmp_path / "after", truth, nursery.finish(tmp_path / "after"), truth_summary)
+    assert_equal_runs(tmp_path / "after", truth, fork_server.finish(tmp_path / "after"), truth_summary)
     assert not (tmp_path / "before").exists()
 
 
-def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_one_named(nursery, truths, tmp_path):
+@pytest.mark.slow
+def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_one_named(fork_server, truths, tmp_path):
     truth, truth_summary = truths("dropout and batch norm")
     run = tmp_path / "run"
-    pid = nursery.start(run)
+    pid = fork_server.start(run)
     wait_until(lambda: len(list((run / "checkpoints").glob("rolling*.ckpt"))) == 2)
     os.kill(pid, signal.SIGTERM)
-    nursery.wait(pid)
+    fork_server.wait(pid)
     newest = max((run / "checkpoints").glob("rolling*.ckpt"))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 4
     newest.write_bytes(content)
     (run / "checkpoints" / ".rolling-0009-0000999.ckpt.1.tmp").write_bytes(b"unfinished")
-    assert_equal_runs(run, truth, nursery.finish(run), truth_summary)
-    assert f"passed over: the checkpoint {newest} is damaged" in nursery.output(run).read_text()
+    assert_equal_runs(run, truth, fork_server.finish(run), truth_summary)
+    assert f"passed over: the checkpoint {newest} is damaged" in fork_server.output(run).read_text()
 
 
-def test_what_would_change_what_is_learned_is_refused_and_shown(nursery, tmp_path):
+@pytest.mark.slow
+def test_what_would_change_what_is_learned_is_refused_and_shown(fork_server, tmp_path):
     run = tmp_path / "run"
-    pid = nursery.start(run)
+    pid = fork_server.start(run)
     wait_until(lambda: list((run / "checkpoints").glob("rolling*.ckpt")))
     os.kill(pid, signal.SIGTERM)
-    nursery.wait(pid)
-    assert nursery.wait(nursery.start(run, "optimizer.lr=0.5", "model.net.dropout=0.3")) == 2
-    printed = nursery.output(run).read_text()
+    fork_server.wait(pid)
+    assert fork_server.wait(fork_server.start(run, "optimizer.lr=0.5", "model.net.dropout=0.3")) == 2
+    printed = fork_server.output(run).read_text()
     assert "optimizer.lr: 0.002 -> 0.5" in printed
     assert "model.net.dropout: 0.2 -> 0.3" in printed
-    assert nursery.wait(nursery.start(run, "trainer.max_epochs=9")) == 2
-    assert "was planned for 6 epochs" in nursery.output(run).read_text()
+    assert fork_server.wait(fork_server.start(run, "trainer.max_epochs=9")) == 2
+    assert "was planned for 6 epochs" in fork_server.output(run).read_text()
 
 
-def test_a_run_without_a_planned_schedule_can_become_longer_even_when_finished(nursery, tmp_path):
+@pytest.mark.slow
+def test_a_run_without_a_planned_schedule_can_become_longer_even_when_finished(fork_server, tmp_path):
     constant = ("scheduler=constant", "trainer.max_epochs=4")
-    truth = nursery.finish(tmp_path / "truth", "scheduler=constant", "trainer.max_epochs=6")
-    assert nursery.finish(tmp_path / "run", *constant)["epochs"] == 4
-    assert nursery.finish(tmp_path / "run", *constant)["epochs"] == 4
-    assert "is finished: nothing to resume" in nursery.output(tmp_path / "run").read_text()
-    summary = nursery.finish(tmp_path / "run", "scheduler=constant", "trainer.max_epochs=6")
+    truth = fork_server.finish(tmp_path / "truth", "scheduler=constant", "trainer.max_epochs=6")
+    assert fork_server.finish(tmp_path / "run", *constant)["epochs"] == 4
+    assert fork_server.finish(tmp_path / "run", *constant)["epochs"] == 4
+    assert "is finished: nothing to resume" in fork_server.output(tmp_path / "run").read_text()
+    summary = fork_server.finish(tmp_path / "run", "scheduler=constant", "trainer.max_epochs=6")
     assert {k: v for k, v in summary.items() if k not in CHANGING} == {
         k: v for k, v in truth.items() if k not in CHANGING
     }
 
 
-def test_where_a_validation_does_not_come_again_the_best_checkpoint_and_what_is_said_of_it_agree(nursery, tmp_path):
+@pytest.mark.slow
+def test_where_a_validation_does_not_come_again_the_best_checkpoint_and_what_is_said_of_it_agree(
+    fork_server, tmp_path
+):
     run = tmp_path / "run"
     short = ("scheduler=constant", "optimizer.lr=0.003", "callbacks.rolling_checkpoint.every_n_steps=null")
-    ended = nursery.finish(run, *short, "trainer.max_steps=30")  # inside the second epoch
+    ended = fork_server.finish(run, *short, "trainer.max_steps=30")  # inside the second epoch
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == ended["steps"] == 30
-    summary = nursery.finish(run, *short, "trainer.max_steps=31")  # from the first epoch's end
+    summary = fork_server.finish(run, *short, "trainer.max_steps=31")  # from the first epoch's end
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     measured = evaluate(run, split="val", accelerator="cpu")
     assert summary["steps"] == 31
@@ -248,6 +260,7 @@ def test_where_a_validation_does_not_come_again_the_best_checkpoint_and_what_is_
     assert summary["val/accuracy"] >= ended["val/accuracy"]
 
 
+@pytest.mark.slow
 def test_another_trainer_leaves_the_length_and_data_root_leads_to_data_that_have_moved(small_mnist, tmp_path):
     run, moved = tmp_path / "run", tmp_path / "moved"
     begun = (
@@ -265,6 +278,7 @@ def test_another_trainer_leaves_the_length_and_data_root_leads_to_data_that_have
     assert (summary["status"], summary["epochs"]) == ("finished", 2)
 
 
+@pytest.mark.slow
 def test_another_length_lasts_and_a_shorter_one_is_refused_before_anything_changes(tmp_path):
     run = tmp_path / "run"
     short = ("scheduler=constant", "trainer.accelerator=cpu", "callbacks=minimal", "logger=none")
@@ -284,36 +298,39 @@ def test_another_length_lasts_and_a_shorter_one_is_refused_before_anything_chang
     assert go_on()["epochs"] == 5
 
 
-def test_what_fails_before_it_goes_on_leaves_a_run_as_it_was(nursery, tmp_path):
+@pytest.mark.slow
+def test_what_fails_before_it_goes_on_leaves_a_run_as_it_was(fork_server, tmp_path):
     run = tmp_path / "run"
     short = ("scheduler=constant", "trainer.max_epochs=1")
-    nursery.finish(run, *short, "test=false")
+    fork_server.finish(run, *short, "test=false")
     before = (run / "summary.json").read_bytes()
     absent = "gpu" if not torch.cuda.is_available() else "mps"
     longer = ("scheduler=constant", "trainer.max_epochs=2", f"trainer.accelerator={absent}")
-    assert nursery.wait(nursery.start(run, *longer)) == 2
+    assert fork_server.wait(fork_server.start(run, *longer)) == 2
     assert (run / "summary.json").read_bytes() == before
-    nursery.finish(run, *short, "test=true")
-    assert f"to measure it on the test split: {command('evaluate')} run=" in nursery.output(run).read_text()
+    fork_server.finish(run, *short, "test=true")
+    assert f"to measure it on the test split: {command('evaluate')} run=" in fork_server.output(run).read_text()
 
 
-def test_a_planned_schedule_does_not_go_on_with_more_processes(nursery, tmp_path):
+@pytest.mark.slow
+def test_a_planned_schedule_does_not_go_on_with_more_processes(fork_server, tmp_path):
     run = tmp_path / "run"
-    nursery.finish(run)
+    fork_server.finish(run)
     (run / "summary.json").unlink()
-    assert nursery.wait(nursery.start(run, "trainer.devices=2")) == 2
-    assert "was planned for the steps of 1 devices, and 2 take another number" in nursery.output(run).read_text()
+    assert fork_server.wait(fork_server.start(run, "trainer.devices=2")) == 2
+    assert "was planned for the steps of 1 devices, and 2 take another number" in fork_server.output(run).read_text()
     assert not (run / "summary.json").exists()  # resume=auto still finds it
 
 
-def test_a_run_that_took_lists_goes_on_step_by_step_where_something_watches_steps(nursery, truths, tmp_path):
+@pytest.mark.slow
+def test_a_run_that_took_lists_goes_on_step_by_step_where_something_watches_steps(fork_server, truths, tmp_path):
     truth, truth_summary = truths("dropout and batch norm")
     run = tmp_path / "run"
-    pid = nursery.start(run)
+    pid = fork_server.start(run)
     wait_until(lambda: newest_step(run) >= 7)
     os.kill(pid, signal.SIGKILL)
-    nursery.wait(pid)
-    summary = nursery.finish(run, "trainer.profiler=simple")
+    fork_server.wait(pid)
+    summary = fork_server.finish(run, "trainer.profiler=simple")
     assert {k: summary[k] for k in ("val/accuracy", "val/loss", "steps", "epochs", "test/loss")} == {
         k: truth_summary[k] for k in ("val/accuracy", "val/loss", "steps", "epochs", "test/loss")
     }
@@ -321,19 +338,21 @@ def test_a_run_that_took_lists_goes_on_step_by_step_where_something_watches_step
     same(best[0]["state_dict"], best[1]["state_dict"])
 
 
-def test_another_logger_may_be_typed_and_a_recipe_that_differs_is_refused(nursery, truths, tmp_path):
+@pytest.mark.slow
+def test_another_logger_may_be_typed_and_a_recipe_that_differs_is_refused(fork_server, truths, tmp_path):
     truth, truth_summary = truths("dropout and batch norm")
     run = tmp_path / "run"
-    pid = nursery.start(run)
+    pid = fork_server.start(run)
     wait_until(lambda: list((run / "checkpoints").glob("rolling*.ckpt")))
     os.kill(pid, signal.SIGTERM)
-    nursery.wait(pid)
-    assert nursery.wait(nursery.start(run, "debug=fast")) == 2
-    assert "trainer.limit_train_batches: 1.0 -> 2" in nursery.output(run).read_text()
-    assert_equal_runs(run, truth, nursery.finish(run, "logger=[tensorboard]"), truth_summary)
+    fork_server.wait(pid)
+    assert fork_server.wait(fork_server.start(run, "debug=fast")) == 2
+    assert "trainer.limit_train_batches: 1.0 -> 2" in fork_server.output(run).read_text()
+    assert_equal_runs(run, truth, fork_server.finish(run, "logger=[tensorboard]"), truth_summary)
     assert list(run.glob("events.*"))
 
 
+@pytest.mark.slow
 def test_auto_starts_a_run_and_then_goes_on_with_it_wherever_it_lies(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     said = "there is no unfinished run of this name and config, so a new one begins"
@@ -358,28 +377,31 @@ def test_auto_starts_a_run_and_then_goes_on_with_it_wherever_it_lies(tmp_path, m
     assert experiments.compose(*short, "seed=7")["run_dir"] != first["run_dir"]
 
 
-def test_two_processes_never_work_in_one_run_directory(nursery, tmp_path):
+@pytest.mark.slow
+def test_two_processes_never_work_in_one_run_directory(fork_server, tmp_path):
     run = tmp_path / "run"
-    pid = nursery.start(run)
+    pid = fork_server.start(run)
     wait_until(lambda: (run / "config.yaml").exists())
-    assert nursery.wait(nursery.start(run)) == 2
-    assert "another process works in" in nursery.output(run).read_text()
+    assert fork_server.wait(fork_server.start(run)) == 2
+    assert "another process works in" in fork_server.output(run).read_text()
     os.kill(pid, signal.SIGKILL)
-    nursery.wait(pid)
+    fork_server.wait(pid)
 
 
-def test_a_network_that_the_last_step_before_a_validation_has_lost_is_not_kept(nursery, tmp_path):
+@pytest.mark.slow
+def test_a_network_that_the_last_step_before_a_validation_has_lost_is_not_kept(fork_server, tmp_path):
     run = tmp_path / "run"
     lost = ("optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant", "data.batch_size=1257")
-    assert nursery.wait(nursery.start(run, *lost)) == 2
-    assert "the validation loss became nan in epoch 1, after step 0" in nursery.output(run).read_text()
+    assert fork_server.wait(fork_server.start(run, *lost)) == 2
+    assert "the validation loss became nan in epoch 1, after step 0" in fork_server.output(run).read_text()
     assert not list((run / "checkpoints").glob("*.ckpt"))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_poisons_no_checkpoint(nursery, tmp_path):
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_the_run_and_poisons_no_checkpoint(fork_server, tmp_path):
     run = tmp_path / "run"
-    assert nursery.wait(nursery.start(run, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant")) == 2
-    printed = nursery.output(run).read_text()
+    assert fork_server.wait(fork_server.start(run, "optimizer=sgd", "optimizer.lr=1e30", "scheduler=constant")) == 2
+    printed = fork_server.output(run).read_text()
     assert "the training loss became" in printed
     assert "in epoch 1, step" in printed
     assert "learning rate is 1e+30 now" in printed
@@ -388,13 +410,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_poisons_no_checkpoint(nurse
             assert value.isfinite().all()
 
 
-def test_same_seed_same_weights_seed_zero_included(nursery, truths, tmp_path):
+@pytest.mark.slow
+def test_same_seed_same_weights_seed_zero_included(fork_server, truths, tmp_path):
     truth, truth_summary = truths("dropout and batch norm")
-    assert_equal_runs(tmp_path / "run", truth, nursery.finish(tmp_path / "run", "seed=0"), truth_summary)
-    other = nursery.finish(tmp_path / "other", "seed=1")
+    assert_equal_runs(tmp_path / "run", truth, fork_server.finish(tmp_path / "run", "seed=0"), truth_summary)
+    other = fork_server.finish(tmp_path / "other", "seed=1")
     assert other["test/loss"] != truth_summary["test/loss"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_one_epoch_goes_on_from_its_last_moment(tmp_path):
     def trained(name, *more):
         options = ("model.net.norm=batch", "model.net.dropout=0.2", "scheduler=constant", "data.limit=193")

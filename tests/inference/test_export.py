@@ -74,7 +74,7 @@ def test_onnx_logits_are_torchs_for_any_number_of_images(best, images, tmp_path,
 
 def test_exporting_leaves_the_network_as_it_was(best, images):
     pytest.importorskip("onnxscript")
-    net = experiments.load(best("RNN"))
+    net = experiments.load(best("MLP"))
     before = logits_of(net, images)
     onnx_bytes(net)
     assert logits_of(net, images).equal(before)
