@@ -13,7 +13,7 @@ from torch import nn
 
 import experiments
 from experiments.errors import UserError
-from experiments.monitoring.loggers import RESULTS, hyperparameters
+from experiments.monitoring.loggers.log import RESULTS, hyperparameters
 from experiments.training.run import train
 
 SHORT = ("trainer.max_epochs=2", "trainer.limit_train_batches=5", "trainer.accelerator=cpu",

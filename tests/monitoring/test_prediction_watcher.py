@@ -137,7 +137,7 @@ class AnyData(LightningDataModule):
 
 
 def watched(folder, module, data, **options):
-    from experiments.monitoring.loggers import TensorBoardLogger
+    from experiments.monitoring.loggers.log import TensorBoardLogger
 
     logger = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     callbacks = [Confusion(), PRCurves(), WorstPredictions()]

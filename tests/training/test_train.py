@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.config.installation import SCRIPTS
-from experiments.monitoring.loggers import RESULTS
+from experiments.monitoring.loggers.log import RESULTS
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.accelerator=cpu")
 

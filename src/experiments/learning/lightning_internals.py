@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.trainer import call
 from torch.optim import Optimizer
 
@@ -73,3 +73,11 @@ def saves_by_steps(callback: ModelCheckpoint) -> bool:
 def open_writer(logger: TensorBoardLogger) -> Any:
     """The logger's event writer if it has one: the public property would open another event file; or None."""
     return logger._experiment
+
+
+def set_mlflow_run(logger: MLFlowLogger, run_id: str) -> None:
+    """Let a logger go on with a run of MLflow's.
+
+    The public argument asks for it before there is a store to look in.
+    """
+    logger._run_id = run_id

@@ -9,7 +9,9 @@ from experiments.monitoring.curves import Histograms as Histograms
 from experiments.monitoring.curves import Layout as Layout
 from experiments.monitoring.curves import LearningRate as LearningRate
 from experiments.monitoring.graph import Graph as Graph
-from experiments.monitoring.loggers import TensorBoardLogger as TensorBoardLogger
+from experiments.monitoring.loggers.trackers import MLFlowLogger as MLFlowLogger
+from experiments.monitoring.loggers.trackers import TensorBoardLogger as TensorBoardLogger
+from experiments.monitoring.loggers.trackers import WandbLogger as WandbLogger
 from experiments.monitoring.model_summary import ModelSummary as ModelSummary
 from experiments.monitoring.report import Report as Report
 from experiments.monitoring.worst_predictions import WorstPredictions as WorstPredictions

@@ -10,7 +10,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from experiments.errors import ranges
-from experiments.monitoring.loggers import log_values
+from experiments.monitoring.loggers.log import log_values
 
 
 def _is_due(trainer: Trainer) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments.errors import ranges
 from experiments.monitoring import drawing
-from experiments.monitoring.loggers import log_picture, take_pictures
+from experiments.monitoring.loggers.log import log_picture, take_pictures
 from experiments.monitoring.prediction_watcher import PredictionWatcher, probabilities
 
 

@@ -6,6 +6,7 @@ lies in packages that the user trusts by name.
 """
 
 import inspect
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,6 +62,7 @@ FOLDERS = (
     "root_dir",
     "weights_save_path",
 )
+MLFLOW_STORE = "sqlite:///runs/mlflow.db"  # where conf/logger/mlflow.yaml has it
 MAX_VALUES = 10_000
 MAX_DEPTH = 50
 KINDS = (
@@ -190,13 +192,16 @@ def check_paths(config: Any, folder: Path, typed: Sequence[str] = ()) -> None:
     """Accept the files and folders that a stored config names, or raise.
 
     Folders that are written to must lie in ``folder``; no other value may lead out of it, by an absolute path, a
-    home, ``..`` or a file's address. Exempt are what was typed again, and ``data.root``, which is read and where
-    data sets of known checksums are put.
+    home, ``..`` or a file's address. Exempt are what was typed again, the store that MLflow has by default, and
+    ``data.root``, which is read and where data sets of known checksums are put.
 
     Raises:
         UserError: for a path that leads elsewhere; the message says how to allow it.
     """
+    own_stores = (MLFLOW_STORE, os.environ.get("MLFLOW_TRACKING_URI"))
     for name, value in _texts(config, ""):
+        if name.endswith(".tracking_uri") and value in own_stores:
+            continue
         if name in ("data.root", "data_root") or any(f"{name}.".startswith(f"{key}.") for key in typed):
             continue
         path = re.sub(r"^(sqlite|file):/*(?=/)", "", value)

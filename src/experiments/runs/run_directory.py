@@ -5,6 +5,7 @@ overrides.yaml     what was typed
 environment.json   versions, machine, git commit, command
 git.diff           uncommitted changes to the code, if any
 checkpoints/       best.ckpt and the last ones
+metrics.jsonl      every row that loggers were given
 summary.json       results; written last, so its existence means that the run is over
 """
 
@@ -97,6 +98,15 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     return summary
+
+
+def read_id(run_dir: Path) -> str | None:
+    """The id by which trackers know a run, wherever its directory lies; None for a run that has none."""
+    try:
+        known = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))["id"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return known if isinstance(known, str) and known.isalnum() else None
 
 
 def best_checkpoint(run_dir: Path) -> Path:

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ def record_start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[s
     reopen(run_dir)
     git, diff = git_state(code)
     environment = {
+        "id": secrets.token_hex(8),
         "command": [sys.executable, *map(redacted, sys.argv)],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

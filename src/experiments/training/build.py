@@ -23,6 +23,7 @@ from experiments.config.checks.check import validated
 from experiments.config.hydra_internals import instantiate
 from experiments.data import ImageDataModule
 from experiments.errors import UserError
+from experiments.monitoring.loggers.record import MetricsRecord
 from experiments.runs.allowed_classes import without_pretrained_weights
 from experiments.runs.checkpoint_files import AtomicCheckpointIO
 from experiments.runs.state_dicts import load_initial_weights
@@ -185,6 +186,8 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     if len(bars) > 1:  # ours steps aside for another
         callbacks = [callback for callback in callbacks if type(callback) is not Progress]
     loggers = [make(one, f"logger.{name}") for name, one in (config["logger"] or {}).items() if one]
+    if loggers:
+        loggers.append(MetricsRecord(config["run_dir"]))
     plugins = config["trainer"].get("plugins") or []
     plugins = [make(one, "trainer.plugins") for one in ([plugins] if isinstance(plugins, Mapping) else plugins)]
     if any(isinstance(plugin, CheckpointIO) for plugin in plugins):

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from experiments.callbacks import MetricHistory, Throughput
 from experiments.callbacks.history import find_callback
-from experiments.monitoring.loggers import log_end
+from experiments.monitoring.loggers.log import log_end
 from experiments.monitoring.report import Report
 from experiments.runs.checkpoint_files import read_checkpoint
 from experiments.training.build import Experiment

@@ -18,7 +18,8 @@ from experiments.config.checks.check import config_mistakes, validated
 from experiments.config.installation import CHECKOUT, command, typed_override, typed_path
 from experiments.errors import Stopped, UserError
 from experiments.learning import Classifier
-from experiments.monitoring.loggers import log_start
+from experiments.monitoring.loggers.log import log_start
+from experiments.monitoring.loggers.record import replay
 from experiments.runs.allowed_classes import trust_needed
 from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
 from experiments.runs.run_record import code_change, record_start, record_summary, record_traceback, reopen
@@ -105,6 +106,7 @@ def train(
             if resume_plan:
                 resume_plan.require_fit(experiment.data, experiment.trainer.world_size)
                 on_rank_zero(reopen, run_dir, resume_plan.record)
+                on_rank_zero(replay, experiment.trainer.loggers, resume_plan.logged_steps)
             begun = True
             if not may_start_processes:
                 require_no_new_processes(experiment.trainer)

@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from torch import nn
 from torch.utils.tensorboard.summary import hparams
 
-from experiments.learning.lightning_internals import open_writer
+from experiments.monitoring.loggers.trackers import TensorBoardLogger
 
 RESULTS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train_seconds", "parameters")
 MAIN_COLUMNS = ("data", "net", "optimizer", "optimizer.lr", "seed")
@@ -25,22 +25,6 @@ MAIN_COLUMNS = ("data", "net", "optimizer", "optimizer.lr", "seed")
 
 # where files lie and how fast they are read changes nothing that is learned
 NOT_HYPERPARAMETERS = ("data.root", "data.cache", "data.seed", "data.eval_batch_size")
-
-
-class TensorBoardLogger(lightning.TensorBoardLogger):
-    """Lightning's, with one event file a process: Lightning closes it after the fit, and again after the test."""
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Leave nothing in memory."""
-        if open_writer(self) is not None:
-            self.save()
-
-    @rank_zero_only
-    def close(self) -> None:
-        """The run is over."""
-        if (writer := open_writer(self)) is not None:
-            writer.close()
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,6 +131,6 @@ def log_picture(loggers: Iterable[Logger], name: str, picture: Image, step: int)
         if isinstance(logger, lightning.TensorBoardLogger):
             logger.experiment.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
         elif isinstance(logger, WandbLogger):
-            logger.log_image(name, [picture])
+            logger.log_image(name, [picture], step)
         elif isinstance(logger, MLFlowLogger):
             logger.experiment.log_image(logger.run_id, picture, artifact_file=f"{name}.png")

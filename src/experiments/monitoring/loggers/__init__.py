@@ -1,0 +1,1 @@
+"""Loggers, what they are told, and the record that they go on from."""
