@@ -30,7 +30,7 @@ def main() -> None:
     options = read(Evaluate)
     with without_garbage_collection():
         from experiments.inference.evaluate import evaluate
-        from experiments.runs.run_record import code_change
+        from experiments.runs.environment import code_change
 
     results = evaluate(
         options.run,

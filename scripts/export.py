@@ -1,8 +1,11 @@
 """Export a run's best network."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from experiments.config.command_line import run_script, without_garbage_collection
+from experiments.config.installation import CHECKOUT
 from experiments.config.options import option, read
 
 
@@ -25,9 +28,12 @@ def main() -> None:
     options = read(Export)
     with without_garbage_collection():
         from experiments.inference.export import export
+        from experiments.runs.environment import code_change
         from experiments.runs.run_directory import checkpoint_of
 
     checkpoint = checkpoint_of(options.run, options.checkpoint)
+    if options.run and (note := code_change(Path(options.run), CHECKOUT or Path.cwd())):
+        print(note, file=sys.stderr)
     print(f"written: {export(checkpoint, options.format, options.output, options.trust)}")
 
 

@@ -10,20 +10,33 @@ from experiments.config.options import option, read
 class Summarize:
     """Summarize runs: python scripts/summarize.py runs=runs/multirun/<id> output=summary.
 
-    Grids, sweeps and single runs at any depth, finished or not; what differs between them becomes a column, and runs
-    that differ in nothing but the seed are averaged. A sweep's study adds how much each parameter mattered.
+    Grids, sweeps and single runs at any depth, finished or not; what differs between them becomes a column. Runs that
+    differ in nothing but seed or fold are averaged. A sweep's study adds how much each parameter mattered.
+    Runs are found again by conditions: where="tags=baseline" where="optimizer.lr>1e-3" where="status=finished"
     """
 
     runs: str = option("a folder with run directories")
-    metric: str | None = option("what to rank by, if not the sweep's metric or what its runs monitor", None)
-    output: str | None = option("a folder for summary.csv, summary.md, history.png, slice.png, importance.png", None)
+    metric: list[str] = option("results to show, the first to rank by, if not what runs monitor: [val/f1,...]", [])
+    output: str | None = option("a folder for summary.csv, summary.md, summary.tex and pictures", None)
+    where: list[str] = option("a condition that runs must meet, as above; may be given several times", [])
+    columns: list[str] = option("what to show of each run, if not what differs: [model,test/accuracy,tags]", [])
+    sort: str | None = option("a key to order runs by, if not the metric; -<key> for the greatest first", None)
+    compare: list[str] = option("two conditions to compare over shared seeds or folds: [model=mlp,model=cnn]", [])
 
 
 def main() -> None:
     options = read(Summarize)
     from experiments.sweeps.summary.summarize import summarize
 
-    summarize(options.runs, options.metric, options.output)
+    summarize(
+        options.runs,
+        options.metric,
+        options.output,
+        options.where,
+        options.columns,
+        options.sort,
+        options.compare,
+    )
 
 
 if __name__ == "__main__":

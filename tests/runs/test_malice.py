@@ -32,11 +32,11 @@ from experiments.data import ImageFolder
 from experiments.data.image_files import to_input
 from experiments.errors import UserError
 from experiments.inference.evaluate import evaluate
-from experiments.runs import run_record
+from experiments.runs import environment
 from experiments.runs.allowed_classes import check_allowed, check_paths
 from experiments.runs.checkpoint_files import read_checkpoint
 from experiments.runs.files import MAX_BYTES, write_atomically
-from experiments.runs.redaction import REMOVED, redacted
+from experiments.runs.redaction import REMOVED, redacted, redacted_code
 from experiments.runs.run_directory import best_checkpoint, read_config
 from experiments.runs.run_record import record_start, record_traceback
 from experiments.training.resume import plan_resume
@@ -286,7 +286,7 @@ TARGETS = [
     "torch.nn.Module.__subclasses__", "experiments.runs.files.os.unlink",
     "experiments.runs.files.write_atomically", "experiments.runs.checkpoint_files.torch.load",
     "experiments.training.build.make", "experiments.training.build.instantiate",
-    "experiments.runs.run_record.subprocess.run", "experiments.runs.run_record.git_state",
+    "experiments.runs.environment.subprocess.run", "experiments.runs.environment.git_state",
     "experiments.data.download.download", "experiments.data.cifar.pickle.loads", "experiments.data.mnist.gzip.open",
     "experiments.data.cifar._Unpickler", "experiments.errors.stop", "experiments", "experiments.", ".experiments",
     "experiments..nets", "experiments.nets.MLP.forward", "experimentsx.Net", "lightning.Fabric",
@@ -612,14 +612,15 @@ def test_a_secret_in_a_config_is_refused_before_anything_is_written_and_never_re
 
 
 def test_what_a_run_records_holds_no_secret(tmp_path, monkeypatch, tokens):
-    changed = f"+WANDB = '{tokens[0]}'\n+password = 'something-else'\n+api_key: x1y2z3\n"
+    changed = f"+WANDB = '{tokens[0]}'\n+password = 'something-else'\n+api_key: x1y2z3u4\n"
     changed += "+url = https://me:word@example.org\n"
-    monkeypatch.setattr(run_record, "git_state", lambda folder: ({"commit": "0", "changed": []}, changed))
+    state = {"commit": "0", "changed": []}
+    monkeypatch.setattr(environment, "git_state", lambda folder: (state, redacted_code(f"a b.yaml\n{changed}")))
     monkeypatch.setattr(sys, "argv", ["train.py", f"+x={tokens[1]}", "--token=abcdefgh", "seed=3"])
     record_start(tmp_path / "run", experiments.compose(), [], ROOT)
     record_traceback(tmp_path / "run", f"ValueError: {tokens[0]}")
     text = "".join(path.read_text() for path in (tmp_path / "run").iterdir())
-    for secret in (*tokens, "something-else", "me:word", "x1y2z3", "abcdefgh"):
+    for secret in (*tokens, "something-else", "me:word", "x1y2z3u4", "abcdefgh"):
         assert secret not in text
     assert "seed=3" in text
     assert text.count(REMOVED) >= 7

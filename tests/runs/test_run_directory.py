@@ -7,8 +7,9 @@ import torch
 
 import experiments
 from experiments.errors import UserError
+from experiments.runs.environment import git_state
 from experiments.runs.run_directory import best_checkpoint, read_config, read_summary
-from experiments.runs.run_record import git_state, record_start, record_summary
+from experiments.runs.run_record import record_start, record_summary
 from experiments.training.run import train
 from tests.conftest import ROOT
 

@@ -3,16 +3,21 @@
 import csv
 import json
 import math
+import re
 import shutil
 import statistics
 
 import pytest
+from scipy import stats
 
 from experiments.config.installation import command
 from experiments.errors import UserError
+from experiments.sweeps.summary.latex import latex
+from experiments.sweeps.summary.repetitions import averages, compare
 from experiments.sweeps.summary.runs import runs_in
+from experiments.sweeps.summary.select import select
 from experiments.sweeps.summary.summarize import summarize
-from experiments.sweeps.summary.tables import over_seeds, ranked, repeat, rows, shown, table_of
+from experiments.sweeps.summary.tables import ranked, repeat, rows, shown, table_of
 from tests.sweeps.conftest import LR, SMALL, multirun  # noqa: F401  # a fixture
 
 LENGTH = {"trainer": {"max_epochs": 3}}
@@ -56,7 +61,7 @@ def test_runs_are_ranked_by_what_they_reached_and_columns_are_what_varied(folder
     assert [run.name for run in runs] == [
         "0.2-2", "0.2-1", "0.2-0", "0.1-2", "0.1-1", "0.1-0", "interrupted", "failed", "half"
     ]  # fmt: skip
-    table = rows(runs, "val/accuracy")
+    table = rows(runs, ["val/accuracy"])
     assert list(table[0]) == [
         "run", "status", "val/accuracy", "test/accuracy", "train_seconds", "optimizer.lr", "seed"
     ]  # fmt: skip
@@ -76,13 +81,13 @@ def test_choices_that_nobody_noted_and_parts_that_are_off_do_not_widen_the_table
 
 
 def test_a_seed_that_was_repeated_counts_once(folder):
-    before = over_seeds(runs_in(folder), "val/accuracy", False)
+    before = averages(runs_in(folder), ["val/accuracy"], False)
     shutil.copytree(folder / "0.1-0", folder / "again")
-    assert over_seeds(runs_in(folder), "val/accuracy", False) == before
+    assert averages(runs_in(folder), ["val/accuracy"], False) == before
 
 
 def test_seeds_are_averaged(folder):
-    first, second = over_seeds(runs_in(folder), "val/accuracy", False)
+    first, second = averages(runs_in(folder), ["val/accuracy"], False)
     values = [0.9 + 0.02 + seed / 1000 for seed in range(3)]
     assert first["seeds"] == 3
     assert first["optimizer.lr"] == 0.2
@@ -123,7 +128,7 @@ def test_what_cannot_be_shown_is_said(folder, tmp_path):
     with pytest.raises(
         UserError, match="metric=val/f1 is in no run's summary; there are test/accuracy, val/accuracy"
     ):
-        summarize(folder, metric="val/f1")
+        summarize(folder, ["val/f1"])
     assert shown(math.nan) == shown(None) == "-"
 
 
@@ -169,3 +174,97 @@ def test_a_damaged_summary_is_a_row_and_stops_nothing(folder, tmp_path, capsys, 
     (folder / "damaged").rename(tmp_path / "alone" / "damaged")
     summarize(tmp_path / "alone", output=tmp_path / "out2")
     assert "no pictures: no run has finished" in capsys.readouterr().out
+
+
+def test_runs_are_found_again_by_conditions(folder):
+    write_run(
+        folder / "tagged", ["optimizer.lr=0.2", "tags=[baseline,wide]"],
+        {"optimizer": {"lr": 0.2}, "seed": 7, "tags": ["baseline", "wide"], "note": None, **LENGTH},
+        status="finished", **{"val/accuracy": 0.5},
+    )  # fmt: skip
+    for where, names in {
+        ("tags=baseline",): {"tagged"},
+        ("optimizer.lr>0.15", "status=finished", "seed<3"): {"0.2-0", "0.2-1", "0.2-2"},
+        ("optimizer.lr>=0.3",): {"interrupted", "half"},
+        ("val/accuracy > 0.921",): {"0.2-2"},
+        ("run=0.1-*", "seed!=1"): {"0.1-0", "0.1-2"},
+        ("optimizer.lr=2e-1", "tags!=wide", "seed=0"): {"0.2-0"},
+        ("note=null", "tags=wide"): {"tagged"},
+    }.items():
+        assert {run.name for run in select(runs_in(folder), where)} == names, where
+    for where, words in {
+        "tags": "is no condition: write key=value",
+        "": "is no condition",
+        "optimizer.lrr=1": "no run has optimizer.lrr. Did you mean optimizer.lr",
+        "optimizer.lr>big": "> compares numbers, and big is none",
+        "tags=base": "none of 10 runs; there tags is ",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(words)):
+            select(runs_in(folder), [where])
+
+
+def test_columns_metrics_and_their_order_are_chosen(folder, capsys):
+    summarize(folder, ["test/accuracy", "val/accuracy"], where=["status=finished"])
+    assert capsys.readouterr().out.splitlines()[0].split()[:4] == ["run", "status", "test/accuracy", "val/accuracy"]
+    summarize(folder, columns=["optimizer.lr", "seed"], sort="-seed", where=["status=finished"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["run", "optimizer.lr", "seed"]
+    assert [line.split()[2] for line in lines[1:7]] == ["2", "2", "1", "1", "0", "0"]
+    assert "6 of 9 runs" in lines
+    for wrong in ({"columns": ["optimizr.lr"]}, {"sort": "optimizr.lr"}):
+        with pytest.raises(UserError, match=r"no run has optimizr\.lr\. Did you mean optimizer\.lr"):
+            summarize(folder, **wrong)
+
+
+@pytest.fixture
+def folds(tmp_path):
+    """Two networks, three seeds, five folds: accuracies that are easy to average."""
+    for model, better in (("mlp", 0.0), ("cnn", 0.01)):
+        for seed in range(3):
+            for fold in range(5):
+                write_run(
+                    tmp_path / f"{model}-{seed}-{fold}", [f"model={model}", f"seed={seed}", f"data.fold={fold}"],
+                    {"seed": seed, "data": {"fold": fold}}, status="finished",
+                    **{"val/accuracy": 0.9 + better * (1 + seed / 10) + seed / 100 + fold / 1000},
+                )  # fmt: skip
+    return tmp_path
+
+
+def test_folds_are_averaged_within_seeds(folds):
+    first, second = averages(runs_in(folds), ["val/accuracy"], False)
+    assert (first["model"], second["model"]) == ("cnn", "mlp")
+    assert (second["seeds"], second["folds"]) == (3, 5)
+    means = [0.9 + seed / 100 + 0.002 for seed in range(3)]
+    assert second["val/accuracy"] == pytest.approx(statistics.fmean(means))
+    assert second["val/accuracy ±"] == pytest.approx(statistics.stdev(means))
+    (alone, _) = averages(select(runs_in(folds), ["seed=1"]), ["val/accuracy"], True)
+    assert alone["val/accuracy ±"] == pytest.approx(statistics.stdev(fold / 1000 for fold in range(5)))
+
+
+def test_two_settings_are_compared_in_pairs(folds):
+    runs = runs_in(folds)
+    differences = [0.01 * (1 + seed / 10) for seed in range(3)]  # of the means over folds
+    truth = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    said = compare(runs, ["model=cnn", "model=mlp"], "val/accuracy")
+    assert said.startswith(f"val/accuracy of model=cnn minus model=mlp: {statistics.fmean(differences):+.4g} ")
+    assert f"95 % interval {truth.low:+.4g} to {truth.high:+.4g}, n = 3 pairs" in said
+    few = select(runs, ["seed<2", "data.fold=0"])
+    assert "no interval below 3 pairs, n = 2" in compare(few, ["model=cnn", "model=mlp"], "val/accuracy")
+    with pytest.raises(UserError, match="takes two conditions"):
+        compare(runs, ["model=cnn"], "val/accuracy")
+    with pytest.raises(UserError, match="have no seed or fold in common"):
+        compare(select(runs, ["model=cnn"]), ["seed=0", "seed=1"], "val/accuracy")
+
+
+def test_a_paper_gets_a_table(folds, tmp_path):
+    summarize(folds, output=tmp_path / "out")
+    lines = (tmp_path / "out" / "summary.tex").read_text().splitlines()
+    assert r"model & val/accuracy \\" in lines
+    best = next(line for line in lines if "cnn" in line)
+    assert best == r"\textbf{\boldmath cnn} & \textbf{\boldmath $0.923 \pm 0.011$} \\"
+    assert r"mlp & $0.912 \pm 0.010$ \\" in lines
+    caption = (
+        r"\caption{Mean $\pm$ sample standard deviation of the mean over folds, for 3 seeds and 5 folds (n), on "
+    )
+    assert caption + "the validation split.}" in lines
+    assert latex([{"run": "a", "x": "50 % & more_", "loss": 1.0}], ["loss"]).count(r"50 \% \& more\_") == 1

@@ -62,7 +62,7 @@ def read(schema: type[Schema], arguments: list[str] | None = None) -> Schema:
         elif fields[key].type in TEXT and value != "null":
             values[key] = os.path.expanduser(value)  # as it was typed: a folder may be called 007
         elif fields[key].type == list[str] and not value.startswith("["):
-            values[key] = [os.path.expanduser(value)]
+            values[key] = [*values.get(key, []), os.path.expanduser(value)]
         else:
             texts = fields[key].type == list[str]
             try:

@@ -68,6 +68,8 @@ def render(
         folder.name,
         machine.get("started"),
         *(f"{key} {summary[key]}" for key in ("seed", "device") if key in summary),
+        ", ".join(config.get("tags") or ()),
+        config.get("note"),
     ]
     told = {key for _, key, _ in CARDS}
     further = [

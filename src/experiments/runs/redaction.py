@@ -10,6 +10,9 @@ _NAME = re.compile(rf"(?:^|[_\-.])(?:{_WORDS})$", re.IGNORECASE)
 _IN_URL = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
 _ASSIGNED = re.compile(rf"\b([\w.\-]*(?:{_WORDS})[\"']?\s*[=:]\s*[\"']?)[^\s\"',}}]{{4,}}", re.IGNORECASE)
 
+_QUOTED = re.compile(rf"\b([\w.\-]*(?:{_WORDS})[\"']?\s*[=:]\s*([\"']))[^\"'\n]{{4,}}\2", re.IGNORECASE)
+# with a digit in it: no word such as cls_token: learned
+_UNQUOTED = re.compile(rf"\b([\w.\-]*(?:{_WORDS})\s*:\s*)(?=\S*\d)[^\s\"',}}$]{{8,}}", re.IGNORECASE)
 
 # how well-known services begin their keys: GitHub, Hugging Face, OpenAI and the like, AWS, Slack, Google
 _SHAPES = re.compile(
@@ -41,3 +44,18 @@ def redacted(text: str) -> str:
         text = text.replace(secret, REMOVED)
     text = _IN_URL.sub(REMOVED, _SHAPES.sub(REMOVED, text))
     return _ASSIGNED.sub(rf"\g<1>{REMOVED}", text)
+
+
+def redacted_code(diff: str) -> str:
+    """The diff of a file without what is, or looks like, a secret; what is left of Python and YAML is still code.
+
+    There ``cls_token = x.mean(1)`` is no secret, and text in quotes after such a name is one.
+    """
+    header = diff.partition("\n")[0]
+    if not header.endswith((".py", ".yaml", ".yml")):
+        return redacted(diff)
+    for secret in sorted(in_environment().values(), key=len, reverse=True):
+        diff = diff.replace(secret, REMOVED)
+    diff = _IN_URL.sub(REMOVED, _SHAPES.sub(REMOVED, diff))
+    diff = _QUOTED.sub(rf"\g<1>{REMOVED}\g<2>", diff)
+    return diff if header.endswith(".py") else _UNQUOTED.sub(rf"\g<1>{REMOVED}", diff)

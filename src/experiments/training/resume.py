@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 MAY_CHANGE = (
     "resume",
     "data_root",
+    "tags",
+    "note",
     "test",
     "trust",
     "logger",
@@ -48,7 +50,15 @@ MAY_CHANGE = (
     "trainer.profiler",
 )
 # Of these, what the run keeps when it is gone on with once more.
-KEPT_CHANGES = ("data_root", "data.root", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
+KEPT_CHANGES = (
+    "tags",
+    "note",
+    "data_root",
+    "data.root",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+)
 _OWN_KEYS = ("resume", "trust", "run_dir", "init_from", "check")
 
 

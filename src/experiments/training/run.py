@@ -21,8 +21,9 @@ from experiments.learning import Classifier
 from experiments.monitoring.loggers.log import log_start
 from experiments.monitoring.loggers.record import replay
 from experiments.runs.allowed_classes import trust_needed
+from experiments.runs.environment import code_change
 from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
-from experiments.runs.run_record import code_change, record_start, record_summary, record_traceback, reopen
+from experiments.runs.run_record import record_resume, record_start, record_summary, record_traceback, reopen
 from experiments.training.build import Experiment, build
 from experiments.training.devices import check_accelerator, cpu_build, device_name, is_slow_in_bf16
 from experiments.training.process import (
@@ -106,6 +107,7 @@ def train(
             if resume_plan:
                 resume_plan.require_fit(experiment.data, experiment.trainer.world_size)
                 on_rank_zero(reopen, run_dir, resume_plan.record)
+                on_rank_zero(record_resume, run_dir, config, CHECKOUT or Path.cwd())
                 on_rank_zero(replay, experiment.trainer.loggers, resume_plan.logged_steps)
             begun = True
             if not may_start_processes:

@@ -24,6 +24,10 @@ def _pair_below_1(value: Any) -> bool:
     return len(value) == 2 and all(type(part) in (int, float) and 0 <= part < 1 for part in value)
 
 
+def _are_words(value: Any) -> bool:
+    return all(isinstance(word, str) and word and "," not in word for word in value)
+
+
 def _part_of_an_epoch(value: Any) -> bool:
     return (type(value) is int and value >= 0) or (type(value) is float and 0 <= value <= 1)
 
@@ -42,6 +46,8 @@ RULES: dict[str, Rule | tuple[Callable[[Any], bool], str]] = {
     "deterministic": ("warn", True, False),
     "matmul_precision": MATMUL_PRECISIONS,
     "mode": ("min", "max"),
+    "tags": (_are_words, "a list of words without commas, such as [baseline,wide]"),
+    "note": (lambda value: not isinstance(value, (list, dict)), "a sentence"),
     "name": (_is_name, "a name, since a folder below runs gets it"),
     "loss.label_smoothing": ">= 0, <= 1",
     "loss.p": (1, 2),

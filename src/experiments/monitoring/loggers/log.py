@@ -37,6 +37,10 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
         "scheduler": config["scheduler"] or {},
     }
     flat: dict[str, Any] = {"seed": config["seed"], "max_epochs": config["trainer"]["max_epochs"]}
+    if config.get("tags"):
+        flat["tags"] = ", ".join(config["tags"])
+    if config.get("note"):
+        flat["note"] = str(config["note"])
     for section, values in sections.items():
         for name, value in values.items():
             if name == "_target_":

@@ -74,7 +74,8 @@ class MLFlowLogger(LightningsMLFlowLogger):
         save_dir: str,
         tracking_uri: str,
         experiment_name: str,
-        tags: Mapping[str, str] | None = None,
+        tags: Sequence[str] = (),
+        note: str | None = None,
         **options: Any,
     ) -> None:
         self._file = Path(tracking_uri.removeprefix(SQLITE)).absolute() if tracking_uri.startswith(SQLITE) else None
@@ -83,8 +84,9 @@ class MLFlowLogger(LightningsMLFlowLogger):
         self._id = read_id(Path(save_dir))
         self._logged: set[tuple[str, int]] = set()
         self._ready = False
-        tags = {**(tags or {}), **({RUN_TAG: self._id} if self._id else {})}
-        super().__init__(experiment_name, tracking_uri=tracking_uri, tags=tags, **options)
+        told = {"tags": ", ".join(tags), "mlflow.note.content": note, RUN_TAG: self._id}
+        known = {name: value for name, value in told.items() if value}
+        super().__init__(experiment_name, tracking_uri=tracking_uri, tags=known, **options)
         self.tracking_uri, self.experiment_name = tracking_uri, experiment_name
 
     @property

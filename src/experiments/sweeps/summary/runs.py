@@ -8,19 +8,15 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from experiments.errors import UserError
 from experiments.runs.files import is_locked
 
-if TYPE_CHECKING:
-    pass
-
-
 ORDER = ("finished", "pruned", "running", "interrupted", "failed")
-NOT_VARIED = ("test", "resume", "trust", "hydra", "run_dir", "sweep")
+NOT_VARIED = ("test", "resume", "trust", "hydra", "run_dir", "sweep", "tags", "note")
 RESULTS = ("val/accuracy", "test/accuracy", "epochs", "train_seconds")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -48,6 +44,12 @@ class Run:
             typed = dict(split(override) for override in self.overrides)
             return typed.get(key)
         return value
+
+    def value(self, name: str) -> Any:
+        """What a run's column shows: its name or status, a result, or the value of a key or a group."""
+        if name in ("run", "status"):
+            return self.name if name == "run" else self.status
+        return self.summary[name] if name in self.summary else self.get(name)
 
 
 def objective(runs: Iterable[Run]) -> tuple[str, bool]:
@@ -99,10 +101,15 @@ def runs_in(folder: str | Path) -> list[Run]:
                 choices=hydra.get("runtime", {}).get("choices", {}),
             )
         )
-    keys = dict.fromkeys(split(override)[0] for run in runs for override in run.overrides)
-    for key in keys:
+    find_variations(runs)
+    return runs
+
+
+def find_variations(runs: Iterable[Run]) -> None:
+    """Note for each run the keys that were typed for some of them and whose values differ between them."""
+    runs = list(runs)
+    for key in dict.fromkeys(split(override)[0] for run in runs for override in run.overrides):
         values = [run.get(key) for run in runs]
         if key.partition(".")[0].partition("/")[0] not in NOT_VARIED and len({str(value) for value in values}) > 1:
             for run, value in zip(runs, values, strict=True):
                 run.varied[key] = value
-    return runs

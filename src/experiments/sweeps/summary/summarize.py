@@ -11,8 +11,11 @@ from experiments.errors import UserError
 
 if TYPE_CHECKING:
     from optuna import Study
-from experiments.sweeps.summary.runs import Run, objective, runs_in
-from experiments.sweeps.summary.tables import over_seeds, ranked, repeat, rows, text
+from experiments.sweeps.summary.latex import latex
+from experiments.sweeps.summary.repetitions import averages, compare
+from experiments.sweeps.summary.runs import Run, find_variations, objective, runs_in
+from experiments.sweeps.summary.select import arrange, require_known, select
+from experiments.sweeps.summary.tables import ranked, repeat, rows, text
 
 
 def study_in(folder: str | Path) -> "Study | None":
@@ -78,36 +81,54 @@ def importance(study: "Study") -> dict[str, float]:
 
 def summarize(
     folder: str | Path,
-    metric: str | None = None,
+    metrics: Sequence[str] = (),
     output: str | Path | None = None,
+    where: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    sort: str | None = None,
+    compared: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> list[Run]:
-    """Show a folder of runs; with ``output``, write ``summary.csv``, ``summary.md`` and pictures there.
+    """Show a folder of runs; with ``output``, write ``summary.csv``, ``.md`` and ``.tex``, and pictures there.
 
     Args:
         folder: holds run directories, at any depth.
-        metric: what runs are ranked by; the sweep's own, or what runs monitor. The smallest ``*loss*`` is the best.
+        metrics: results to show, and the first to rank by; the sweep's own, or what runs monitor. The smallest
+            ``*loss*`` is the best.
+        where: conditions that runs must meet, as ``select`` takes them.
+        columns: what to show of each run instead of results and what varied.
+        sort: a key to order runs by, instead of the metric; ``-key`` turns it round.
+        compared: two conditions, to compare the runs that meet the one with those that meet the other.
 
     Raises:
-        UserError: if there is nothing to show.
+        UserError: if there is nothing to show, or it names what no run has.
     """
     runs, study, own = runs_in(folder), study_in(folder), None
     if study is not None:
         join(runs, study, folder)
         own = study.user_attrs.get("sweep", {}).get("hydra.sweeper.metric")
     monitored, minimize = objective(runs)
-    metric = metric or own or monitored
-    if study is not None and metric == own:
+    metrics = list(metrics) or [own or monitored]
+    if study is not None and metrics[0] == own:
         minimize = study.direction.name == "MINIMIZE"
-    elif metric != monitored:
-        minimize = "loss" in metric
-    runs = ranked(runs, metric, minimize)
-    if not any(metric in run.summary for run in runs) and any(run.status == "finished" for run in runs):
-        known = sorted({name for run in runs for name in run.summary if "/" in name})
-        raise UserError(f"metric={metric} is in no run's summary; there are {', '.join(known)}")
-    table, seeds = rows(runs, metric), over_seeds(runs, metric, minimize)
-    parts = [text(table), text(seeds)]
-    if study is not None:
+    elif metrics[0] != monitored:
+        minimize = "loss" in metrics[0]
+    every, runs = len(runs), ranked(select(runs, where), metrics[0], minimize)
+    find_variations(runs)
+    for metric in metrics:
+        if not any(metric in run.summary for run in runs) and any(run.status == "finished" for run in runs):
+            known = sorted({name for run in runs for name in run.summary if "/" in name})
+            raise UserError(f"metric={metric} is in no run's summary; there are {', '.join(known)}")
+    for name in columns:
+        require_known(runs, name, f"columns={name}")
+    shown = arrange(runs, sort) if sort else runs
+    table, repeated = rows(shown, metrics, columns), averages(runs, metrics, minimize)
+    parts = [text(table), text(repeated)]
+    if where:
+        parts.append(f"{len(runs)} of {every} runs")
+    if compared:
+        parts += [compare(runs, compared, metric) for metric in metrics]
+    if study is not None and not where:
         weights = importance(study)
         parts += [counts(study), text([{"parameter": name, "importance": value} for name, value in weights.items()])]
     if runs[0].status == "finished":
@@ -115,28 +136,34 @@ def summarize(
     for part in filter(None, parts):
         say(part + "\n")
     if output is not None:
-        write(Path(output), table, seeds, say)
+        write(Path(output), table, repeated, latex(repeated or rows(runs, metrics), metrics), say)
         from experiments.sweeps.summary.pictures import can_draw, draw
 
-        if not any(run.status == "finished" and isinstance(run.summary.get(metric), (int, float)) for run in runs):
+        finished = [run for run in runs if run.status == "finished"]
+        if not any(isinstance(run.summary.get(metrics[0]), (int, float)) for run in finished):
             say("no pictures: no run has finished")
         elif can_draw("optuna"):
-            say(f"pictures: {', '.join(map(str, draw(runs, metric, minimize, Path(output))))}")
+            say(f"pictures: {', '.join(map(str, draw(runs, metrics[0], minimize, Path(output))))}")
         else:
             say(f"no pictures: they need Optuna and matplotlib ({install_command('sweep')})")
     return runs
 
 
 def write(
-    folder: Path, table: Sequence[Mapping[str, Any]], seeds: Sequence[Mapping[str, Any]], say: Callable[[str], None]
+    folder: Path,
+    table: Sequence[Mapping[str, Any]],
+    repeated: Sequence[Mapping[str, Any]],
+    paper: str,
+    say: Callable[[str], None],
 ) -> None:
-    """``summary.csv`` and ``summary.md``."""
+    """Write ``summary.csv``, ``summary.md`` and ``summary.tex``."""
     folder.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(name for row in table for name in row))
     with (folder / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(table)
-    tables = [text(part, markdown=True) for part in (table, seeds) if part]
+    tables = [text(part, markdown=True) for part in (table, repeated) if part]
     (folder / "summary.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
-    say(f"tables: {folder / 'summary.csv'}, {folder / 'summary.md'}")
+    (folder / "summary.tex").write_text(paper, encoding="utf-8")
+    say(f"tables: {', '.join(str(folder / f'summary.{kind}') for kind in ('csv', 'md', 'tex'))}")

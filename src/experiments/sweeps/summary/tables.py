@@ -1,14 +1,13 @@
-"""Show runs as tables: ranked, and mean and deviation over seeds."""
+"""Show runs as tables."""
 
-import json
 import math
 import shlex
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.config.installation import command
+from experiments.sweeps.summary.repetitions import averages
 from experiments.sweeps.summary.runs import ORDER, RESULTS, Run, objective, runs_in, split
 
 
@@ -25,37 +24,16 @@ def ranked(runs: Iterable[Run], metric: str, minimize: bool) -> list[Run]:
     return sorted(runs, key=place)
 
 
-def rows(runs: Sequence[Run], metric: str) -> list[dict[str, Any]]:
-    """The table's rows: results that there are, then what varied."""
-    columns = dict.fromkeys((metric, *RESULTS))
-    kept = [name for name in columns if any(run.summary.get(name) is not None for run in runs)]
+def rows(runs: Sequence[Run], metrics: Sequence[str], columns: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The table's rows: results that there are, then what varied; or the columns that were chosen."""
+    if columns:
+        return [{"run": run.name} | {name: run.value(name) for name in columns} for run in runs]
+    results = dict.fromkeys((*metrics, *RESULTS))
+    kept = [name for name in results if any(run.summary.get(name) is not None for run in runs)]
     return [
         {"run": run.name, "status": run.status} | {name: run.summary.get(name) for name in kept} | run.varied
         for run in runs
     ]
-
-
-def over_seeds(runs: Sequence[Run], metric: str, minimize: bool) -> list[dict[str, Any]]:
-    """Mean and standard deviation of finished runs that differ in nothing but the seed; empty without such runs."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.status == "finished" and "seed" in run.varied:
-            rest = {key: value for key, value in run.varied.items() if key != "seed"}
-            group = groups.setdefault(json.dumps(rest, sort_keys=True, default=str), [])
-            if all(other.varied["seed"] != run.varied["seed"] for other in group):  # a repetition says nothing new
-                group.append(run)
-    if all(len(group) < 2 for group in groups.values()):
-        return []
-    table = []
-    for group in groups.values():
-        row: dict[str, Any] = {"seeds": len(group)}
-        for name in dict.fromkeys((metric, "val/accuracy", "test/accuracy", "train_seconds")):
-            values = [run.summary[name] for run in group if isinstance(run.summary.get(name), (int, float))]
-            if values:
-                row[name] = statistics.fmean(values)
-                row[f"{name} ±"] = statistics.stdev(values) if len(values) > 1 else math.nan
-        table.append(row | {key: value for key, value in group[0].varied.items() if key != "seed"})
-    return sorted(table, key=lambda row: row.get(metric, math.inf) * (1 if minimize else -1))
 
 
 def text(table: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
@@ -92,9 +70,9 @@ def repeat(run: Run) -> str:
 
 
 def table_of(folder: str | Path) -> str:
-    """The table of a folder, ranked by what its runs monitor, and the one over seeds where there are several."""
+    """The table of a folder, ranked by what its runs monitor, and the one of averages where runs were repeated."""
     runs = runs_in(folder)
     metric, minimize = objective(runs)
     runs = ranked(runs, metric, minimize)
-    tables = [text(rows(runs, metric)), text(over_seeds(runs, metric, minimize))]
+    tables = [text(rows(runs, [metric])), text(averages(runs, [metric], minimize))]
     return "\n\n".join(table for table in tables if table)
