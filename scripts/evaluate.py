@@ -17,11 +17,12 @@ class Evaluate:
     An ensemble, by the mean of its networks' probabilities: python scripts/evaluate.py run=[<a>,<b>,<c>]
     """
 
-    run: list[str] = option("the run directory, or several: [<a>,<b>,<c>]")
+    run: list[str] = option("the run directory, several: [<a>,<b>,<c>], or a multirun's: its finished runs")
     checkpoint: str | None = option("another checkpoint of it than the best", None)
     data: str | None = option("another data set than the run's: a choice of conf/data", None)
     data_keys: list[str] = gathered("data.", "the data set's own keys, such as data.root=<where its files lie now>")
     split: str = option("test, or val to choose an ensemble by", "test")
+    output: str | None = option("a folder for CSV files: each class, the confusion matrix, each image", None)
     accelerator: str = option("auto, cpu, gpu, mps", "auto")
     trust: list[str] = option("packages of your own that the run's config may name", [])
 
@@ -40,12 +41,15 @@ def main() -> None:
         options.accelerator,
         options.trust,
         options.split,
+        options.output,
     )
     for run in options.run:
         if note := code_change(Path(run), CHECKOUT or Path.cwd()):
             print(note, file=sys.stderr)
     for name, value in results.items():
         print(f"{name} {value:.6g}")
+    if options.output:
+        print(f"tables: {options.output}", file=sys.stderr)
 
 
 if __name__ == "__main__":

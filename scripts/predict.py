@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from experiments.config.command_line import run_script, without_garbage_collection
 from experiments.config.options import option, read
@@ -24,7 +25,7 @@ class Predict:
 
     images: str = option("a file, a folder (with its sub-folders), or a quoted glob")
     output: str | None = option("a CSV file to write", None)
-    run: str | None = option("a run directory, for its best checkpoint", None)
+    run: list[str] = option("a run directory, several as an ensemble: [<a>,<b>], or a multirun's directory", [])
     checkpoint: str | None = option("a checkpoint, instead of a run", None)
     invert: str = option("true turns dark strokes on light ground, as on paper; auto where it is so; false", "auto")
     accelerator: str = option("auto, cpu, gpu, mps", "auto")
@@ -35,12 +36,18 @@ def main() -> None:
     options = read(Predict)
     with without_garbage_collection():
         from experiments.inference.predict import predict_files, write_answers
-        from experiments.runs.run_directory import checkpoint_of
+        from experiments.runs.run_directory import best_checkpoint, checkpoint_of, runs_named
 
-    path = checkpoint_of(options.run, options.checkpoint)
+    runs = [found for one in options.run for found in runs_named(Path(one))]
+    several = len(runs) > 1 and options.checkpoint is None
+    paths = (
+        [best_checkpoint(run) for run in runs]
+        if several
+        else [checkpoint_of(*runs[:1] or [None], options.checkpoint)]
+    )
     if options.invert not in INVERT:
         raise UserError(f"invert={options.invert} must be one of {', '.join(INVERT)}")
-    answers = predict_files(path, options.images, INVERT[options.invert], options.accelerator, options.trust)
+    answers = predict_files(paths, options.images, INVERT[options.invert], options.accelerator, options.trust)
     if options.output:
         write_answers(answers, options.output)
     else:

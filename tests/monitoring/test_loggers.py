@@ -172,9 +172,9 @@ def test_mlflow_in_a_file_gets_curves_pictures_results_and_how_it_ended(tmp_path
         with pytest.raises(UserError, match="nan"):
             run(folder, *DIVERGING, "logger=[mlflow]")
     else:
-        run(folder, "logger=mlflow")
+        run(folder, "logger=mlflow", "tags=[baseline,wide]", "note=two words")
     summary = json.loads((folder / "summary.json").read_text())
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     (experiment,) = [each for each in client.search_experiments() if each.name != "Default"]
     (stored,) = client.search_runs([experiment.experiment_id])
     assert stored.info.status == ("FAILED" if fails else "FINISHED")
@@ -184,10 +184,33 @@ def test_mlflow_in_a_file_gets_curves_pictures_results_and_how_it_ended(tmp_path
     assert stored.data.params["seed"] == "0"
     assert client.get_metric_history(stored.info.run_id, "val/accuracy")
     if not fails:
+        assert (stored.data.tags["tags"], stored.data.tags["mlflow.note.content"]) == ("baseline, wide", "two words")
         assert {each.path for each in client.list_artifacts(stored.info.run_id, "confusion_test")} == {
             "confusion_test/counts.png", "confusion_test/rates.png",
         }  # fmt: skip
-    assert {path.name for path in tmp_path.iterdir()} == {"run"}  # nothing lies beside it
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "runs"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} <= {"mlflow.db", "mlflow.db.lock", "mlflow"}
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("mlflow"), reason="mlflow is not installed")
+def test_runs_of_one_store_stay_apart_go_on_and_a_check_makes_none(tmp_path, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.chdir(tmp_path)
+    longer = ("scheduler=constant", "logger=mlflow", "name=mine", "trainer.limit_train_batches=5")
+    quick = ("trainer.accelerator=cpu", "callbacks.progress=null", "test=false")
+    train(experiments.compose(*longer, *quick, "check=true", f"run_dir={tmp_path / 'none'}"))
+    assert not list(tmp_path.iterdir())
+    for name in "ab":
+        typed = [*longer, *quick, "trainer.max_epochs=2"]
+        train(experiments.compose(*typed, f"run_dir={tmp_path / name}"), typed)
+    typed = [f"resume={tmp_path / 'a'}", "trainer.max_epochs=3"]
+    train(experiments.compose(*typed, f"run_dir={tmp_path / 'a'}", *quick[:1]), typed)
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    (experiment,) = [each for each in client.search_experiments() if each.name == "mine"]
+    runs = client.search_runs([experiment.experiment_id])
+    points = [client.get_metric_history(each.info.run_id, "val/accuracy") for each in runs]
+    assert sorted(len(each) for each in points) == [2, 3]
 
 
 def test_an_interrupted_run_is_not_called_over(tmp_path):

@@ -1,13 +1,12 @@
 """Measure a finished run again, from its directory alone, on its own test split or on other data."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import nn
 
 from experiments.config.checks.check import describe_mistake, require_none
 from experiments.config.checks.classes import class_mistakes
@@ -18,11 +17,12 @@ from experiments.config.compose import compose
 from experiments.config.plain_values import given_values
 from experiments.data import ImageFolder
 from experiments.errors import UserError, did_you_mean
-from experiments.inference.load import card_of, load
-from experiments.nets import Ensemble
+from experiments.inference.load import load_ensemble
+from experiments.monitoring import Confusion
+from experiments.monitoring.per_class import Predictions, write_class_tables
 from experiments.runs.allowed_classes import check_allowed, check_paths, without_pretrained_weights
 from experiments.runs.checkpoint_files import read_checkpoint
-from experiments.runs.run_directory import best_checkpoint, read_config
+from experiments.runs.run_directory import best_checkpoint, read_config, runs_named
 from experiments.runs.state_dicts import load_weights, network_card
 from experiments.training.build import build_classifier, constructing, facts, make
 from experiments.training.devices import check_accelerator
@@ -40,6 +40,7 @@ def evaluate(
     accelerator: str = "auto",
     trust: Sequence[str] = (),
     split: str = "test",
+    output: str | Path | None = None,
 ) -> dict[str, float]:
     """Return ``test/accuracy`` and the other test metrics of a run's best checkpoint.
 
@@ -48,13 +49,14 @@ def evaluate(
     network's own training data were. Computed in the run's precision.
 
     Args:
-        run: the run directory, or those of an ensemble.
+        run: the run directory, or those of an ensemble; a multirun's directory is the ensemble of its finished runs.
         checkpoint: another checkpoint than the best.
         data: another data set than the run's: a choice of ``conf/data``.
         data_keys: the data set's own keys, such as ``data.root=<where its files lie now>``.
         accelerator: as Lightning names them.
         trust: packages of your own that the run's config may name.
         split: ``test`` or ``val``: what to choose an ensemble's members by.
+        output: a folder for ``per_class_<split>.csv``, ``confusion_<split>.csv`` and ``predictions_<split>.csv``.
 
     Raises:
         UserError: if the directory holds no whole run, its config names what is not trusted, or the data or the
@@ -64,7 +66,8 @@ def evaluate(
     check_accelerator(accelerator)
     if split not in ("test", "val"):
         raise UserError(f"split={split} is not one of test, val")
-    run, *others = [Path(run)] if isinstance(run, (str, Path)) else [Path(one) for one in run] or [Path()]
+    named = [run] if isinstance(run, (str, Path)) else [*run] or [""]
+    run, *others = [found for one in named for found in runs_named(Path(one))]
     if others and checkpoint:
         raise UserError("checkpoint= names one network's: leave it out for an ensemble of several runs")
     if run.is_file():
@@ -121,8 +124,8 @@ def evaluate(
     if not others:
         load_weights(classifier, checkpoint_content.get("state_dict"), str(path))
     else:
-        classifier.net = Ensemble([load(best_checkpoint(one), trust) for one in (run, *others)])
-        _require_alike(classifier.net.nets, (run, *others))
+        classifier.net = load_ensemble([best_checkpoint(one) for one in (run, *others)], trust)
+    confusion, predictions = Confusion(), Predictions()
     with constructing("lightning.Trainer"):
         trainer = Trainer(
             accelerator=accelerator,
@@ -131,6 +134,7 @@ def evaluate(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            callbacks=[confusion, predictions] if output else None,
             precision=section(config, "trainer").get("precision", "32-true"),
         )
     measure = trainer.test if split == "test" else trainer.validate
@@ -140,6 +144,16 @@ def evaluate(
         raise UserError(f"the {split} split cannot be measured: {str(error).splitlines()[0]}") from error
     if len(results) != 1:
         raise UserError(f"the {split} split has {len(results)} loaders: evaluate measures one")
+    if output:
+        if split not in confusion.matrices:
+            raise UserError(f"output={output}: the data set does not say what its classes are, so there is no table")
+        write_class_tables(Path(output), split, confusion.matrices[split].numpy(), confusion.class_names)
+        files = (
+            [path for path, _ in module.files["test"]]
+            if isinstance(module, ImageFolder) and split == "test"
+            else None
+        )
+        predictions.write(Path(output) / f"predictions_{split}.csv", files)
     return {name: float(value) for name, value in results[0].items()}
 
 
@@ -198,14 +212,6 @@ def _require_same_validation(config: Mapping[str, Any], run: Path, others: Seque
                     f"{other} was trained with data.{key}={theirs.get(key)}, {run} with {mine}: one's validation "
                     "images trained the other, so split=val says nothing of their ensemble"
                 )
-
-
-def _require_alike(nets: Iterable[nn.Module], sources: Sequence[Path]) -> None:
-    """Raise UserError unless networks take the same images, normalised alike, and know the same classes."""
-    first, *others = ({key: value for key, value in card_of(net).items() if key != "net"} for net in nets)
-    for other, source in zip(others, sources[1:], strict=True):
-        if differing := [f"{key}={other[key]} instead of {first[key]}" for key in first if other[key] != first[key]]:
-            raise UserError(f"{source} cannot be averaged with {sources[0]}: it has {', '.join(differing)}")
 
 
 def _require_fit(card: Mapping[str, Any], module: LightningDataModule, data: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from experiments.errors import UserError
+from experiments.nets import Ensemble
 from experiments.runs.allowed_classes import check_allowed
 from experiments.runs.checkpoint_files import read_checkpoint
 from experiments.runs.state_dicts import load_weights, net_weights, network_card
@@ -33,6 +34,24 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     load_weights(net, net_weights(checkpoint), str(path))
     net.card = card  # type: ignore[assignment]  # torch types a module's attributes as tensors and modules
     return net.eval()
+
+
+def load_ensemble(paths: Sequence[str | Path], trust: Sequence[str] = ()) -> nn.Module:
+    """Rebuild the networks of several checkpoints as one that averages their probabilities; of one, that network.
+
+    Raises:
+        UserError: for what ``load`` raises it, and for networks that take other images or know other classes.
+    """
+    nets = [load(path, trust) for path in paths]
+    first, *others = ({key: value for key, value in card_of(net).items() if key != "net"} for net in nets)
+    for other, path in zip(others, paths[1:], strict=True):
+        if differing := [f"{key}={other[key]} instead of {first[key]}" for key in first if other[key] != first[key]]:
+            raise UserError(f"{path} cannot be averaged with {paths[0]}: it has {', '.join(differing)}")
+    if len(nets) == 1:
+        return nets[0]
+    ensemble = Ensemble(nets)
+    ensemble.card = first  # type: ignore[assignment]  # torch types a module's attributes as tensors and modules
+    return ensemble.eval()
 
 
 def card_of(net: nn.Module) -> dict[str, Any]:

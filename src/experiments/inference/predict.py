@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from experiments.data import normalize
 from experiments.data.image_files import find, is_of_other_ground, refusing_bombs, to_input
 from experiments.errors import UserError
-from experiments.inference.load import card_of, load
+from experiments.inference.load import card_of, load_ensemble
 from experiments.runs.files import write_atomically
 from experiments.training.build import constructing
 from experiments.training.devices import check_accelerator
@@ -116,7 +116,7 @@ def _prediction(probabilities: list[float], class_names: Sequence[str], inverted
 
 
 def predict_files(
-    checkpoint: str | Path,
+    checkpoints: Sequence[str | Path],
     images: str,
     invert: Invert = "auto",
     accelerator: str = "auto",
@@ -124,12 +124,14 @@ def predict_files(
 ) -> dict[Path, Prediction | str]:
     """Classify the files that ``images`` names; in place of one that cannot be read stands the reason.
 
+    The networks of several checkpoints answer by the mean of their probabilities.
+
     Raises:
-        UserError: if the checkpoint or all the images are missing.
+        UserError: if a checkpoint or all the images are missing.
     """
     check_accelerator(accelerator)
     files = find(images)
-    net = load(checkpoint, trust)
+    net = load_ensemble(checkpoints, trust)
     with constructing("the accelerator"):
         device = Fabric(accelerator=accelerator, devices=1).device
     answers = track(

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from experiments.monitoring import drawing
+from experiments.monitoring.per_class import per_class
 from experiments.monitoring.worst_predictions import WrongPrediction
 
 MAX_CELLS = 30  # classes whose confusion matrix is a table; of more it is a picture
@@ -172,11 +173,11 @@ def _confusion(matrix: drawing.Matrix | None, names: Sequence[str]) -> dict[str,
     """The matrix as rows of a table, or of many classes as a picture; each class's rates, the pairs confused most."""
     if matrix is None or not matrix.sum():
         return {"rows": [], "map": "", "classes": [], "confused": []}
-    shares, (precision, recall) = drawing.rates_of(matrix), drawing.precision_recall_of(matrix)
+    shares, classes = drawing.rates_of(matrix), per_class(matrix, names)
     order = list(range(len(matrix)))
     rows, picture = [], ""
     if len(matrix) > MAX_CELLS:
-        order = np.argsort(np.where(np.isnan(recall), 2, recall), kind="stable")[:MAX_CELLS].tolist()
+        order = sorted(order, key=lambda n: 2 if classes[n]["recall"] is None else classes[n]["recall"])[:MAX_CELLS]
         picture = _url(drawing.confusion_matrix(matrix, names, rates=True))
     else:
         for name, counts, parts in zip(names, matrix, shares, strict=True):
@@ -192,14 +193,7 @@ def _confusion(matrix: drawing.Matrix | None, names: Sequence[str]) -> dict[str,
     return {
         "rows": rows,
         "map": picture,
-        "classes": [
-            (
-                names[n],
-                *(None if math.isnan(rate[n]) else float(rate[n]) for rate in (precision, recall)),
-                int(matrix[n].sum()),
-            )
-            for n in order
-        ],
+        "classes": [classes[n] for n in order],
         "confused": [(names[true], names[other], int(wrong[true, other])) for true, other in pairs],
     }
 

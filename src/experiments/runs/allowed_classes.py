@@ -6,7 +6,6 @@ lies in packages that the user trusts by name.
 """
 
 import inspect
-import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -198,9 +197,8 @@ def check_paths(config: Any, folder: Path, typed: Sequence[str] = ()) -> None:
     Raises:
         UserError: for a path that leads elsewhere; the message says how to allow it.
     """
-    own_stores = (MLFLOW_STORE, os.environ.get("MLFLOW_TRACKING_URI"))
     for name, value in _texts(config, ""):
-        if name.endswith(".tracking_uri") and value in own_stores:
+        if name.endswith(".tracking_uri") and value == MLFLOW_STORE:
             continue
         if name in ("data.root", "data_root") or any(f"{name}.".startswith(f"{key}.") for key in typed):
             continue

@@ -127,6 +127,15 @@ def best_checkpoint(run_dir: Path) -> Path:
     return path
 
 
+def runs_named(path: Path) -> list[Path]:
+    """The run directory itself; of a multirun's directory, its finished runs in the order of their numbers."""
+    if (path / "config.yaml").exists() or not path.is_dir():
+        return [path]
+    folders = [one.parent for one in path.glob("*/summary.json")]
+    finished = [one for one in folders if (read_summary(one) or {}).get("status") == "finished"]
+    return sorted(finished, key=lambda one: (int(one.name) if one.name.isdecimal() else 0, one.name)) or [path]
+
+
 def checkpoint_of(run: str | Path | None, checkpoint: str | Path | None) -> Path:
     """The checkpoint that a command names: a run's best, or a file of its own.
 

@@ -25,6 +25,13 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     seed_everything(config["seed"], workers=True, verbose=False)
     with TemporaryDirectory() as folder, forbidden("check=true writes nothing"), _unchanged_logging():
+        store = {"tracking_uri": f"sqlite:///{folder}/mlflow.db"}  # which MLflow makes when it is built
+        loggers = {
+            name: {**part, **(store if "tracking_uri" in part else {})}
+            for name, part in (config["logger"] or {}).items()
+            if part
+        }
+        config = {**config, "logger": loggers}
         build_trainer(config)  # with its own devices and strategy
         data = {**config["data"], **({"cache": folder} if "cache" in config["data"] else {})}
         trainer = {

@@ -12,7 +12,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from experiments.callbacks import MetricHistory, Throughput
 from experiments.callbacks.history import find_callback
+from experiments.monitoring.confusion import Confusion
 from experiments.monitoring.loggers.log import log_end
+from experiments.monitoring.per_class import write_class_tables
 from experiments.monitoring.report import Report
 from experiments.runs.checkpoint_files import read_checkpoint
 from experiments.training.build import Experiment
@@ -65,6 +67,9 @@ def report_end(experiment: Experiment, config: Mapping[str, Any], summary: Mappi
     """Tell the loggers how the run ended, and leave its report."""
     trainer, classifier = experiment.trainer, experiment.classifier
     log_end(trainer.loggers, summary)
+    if (confusion := find_callback(trainer, Confusion)) and trainer.is_global_zero:
+        for stage, matrix in confusion.matrices.items():
+            write_class_tables(Path(config["run_dir"]), stage, matrix.numpy(), confusion.class_names)
     if report := find_callback(trainer, Report):
         on_rank_zero(report.write, trainer, config, summary, getattr(classifier, "net", classifier))
 

@@ -1,5 +1,6 @@
 """Tell loggers about a run: hyperparameters, config and network as text, pictures, results."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import indent
 from typing import Any
@@ -19,6 +20,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from experiments.monitoring.loggers.trackers import TensorBoardLogger
 
+log = logging.getLogger(__name__)
 RESULTS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train_seconds", "parameters")
 MAIN_COLUMNS = ("data", "net", "optimizer", "optimizer.lr", "seed")
 
@@ -93,6 +95,8 @@ def log_end(loggers: Iterable[Logger], summary: Mapping[str, Any]) -> None:
         logger.finalize("failed" if failed else "success")
         if isinstance(logger, TensorBoardLogger):
             logger.close()
+        elif isinstance(logger, MLFlowLogger):
+            log.info("MLflow: mlflow ui --backend-store-uri %s", logger.experiment.tracking_uri)
         elif isinstance(logger, WandbLogger):  # else the next run of this process would go on in it
             logger.experiment.finish(exit_code=int(failed))
 

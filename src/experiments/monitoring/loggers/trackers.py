@@ -2,7 +2,8 @@
 
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,15 +80,27 @@ class MLFlowLogger(LightningsMLFlowLogger):
         **options: Any,
     ) -> None:
         self._file = Path(tracking_uri.removeprefix(SQLITE)).absolute() if tracking_uri.startswith(SQLITE) else None
-        if self._file is not None:
+        if self._file is not None:  # absolute: MLflow keeps what it opened by this name
+            tracking_uri = f"{SQLITE}{self._file}"
             options.setdefault("artifact_location", str(self._file.parent / "mlflow"))
+        self.tracking_uri, self.experiment_name = tracking_uri, experiment_name
         self._id = read_id(Path(save_dir))
         self._logged: set[tuple[str, int]] = set()
         self._ready = False
         told = {"tags": ", ".join(tags), "mlflow.note.content": note, RUN_TAG: self._id}
         known = {name: value for name, value in told.items() if value}
-        super().__init__(experiment_name, tracking_uri=tracking_uri, tags=known, **options)
-        self.tracking_uri, self.experiment_name = tracking_uri, experiment_name
+        with self._alone():
+            super().__init__(experiment_name, tracking_uri=tracking_uri, tags=known, **options)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let runs that start together create a store, and an experiment in it, one after the other."""
+        if self._file is None:
+            yield
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self._file}.lock"):
+            yield
 
     @property
     @rank_zero_experiment
@@ -96,11 +109,7 @@ class MLFlowLogger(LightningsMLFlowLogger):
         if self._ready:
             return super().experiment
         self._ready = True
-        if self._file is None:
-            self._find_run()
-            return super().experiment
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self._file}.lock"):  # runs that start together would all create the tables
+        with self._alone():
             self._find_run()
             return super().experiment
 
