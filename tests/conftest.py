@@ -72,8 +72,9 @@ def script_here(monkeypatch, capsys):
 
 @pytest.fixture(autouse=True)
 def _own_run_id(monkeypatch):
-    """A run's id travels to its children in the environment: no test inherits another's."""
+    """A run's id and a sweep's conf files travel to children in the environment: no test inherits another's."""
     monkeypatch.delenv("EXPERIMENTS_RUN_ID", raising=False)
+    monkeypatch.setenv("EXPERIMENTS_CONF", "")
 
 
 def idx_bytes(values: torch.Tensor) -> bytes:

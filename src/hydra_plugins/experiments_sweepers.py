@@ -43,22 +43,24 @@ class GridSweeper(Sweeper):
         from experiments.sweeps.job import Job
         from experiments.sweeps.multirun import prepared
 
-        self.sweep_config = config
+        self.parts = config, hydra_context
         self.basic.setup(hydra_context=hydra_context, task_function=Job(task_function), config=prepared(config))
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the grid and show what came of it."""
         from pathlib import Path
 
-        from experiments.sweeps.multirun import command_again, conclude
+        from experiments.sweeps.multirun import command_again, conclude, freeze
 
+        config, context = self.parts
+        freeze(config, context)
         try:
             batches = self.basic.sweep(arguments)
         except (SystemExit, KeyboardInterrupt):  # a signal
-            again = command_again(Path(self.sweep_config.hydra.sweep.dir).absolute())
+            again = command_again(Path(config.hydra.sweep.dir).absolute())
             print(f"stopped; what is done is left out by: {again}", flush=True)
             raise
-        return conclude(batches, self.sweep_config)
+        return conclude(batches, config)
 
 
 class OptunaSweeper(Sweeper):
@@ -83,9 +85,13 @@ class OptunaSweeper(Sweeper):
         if problem := unfit_optuna():
             raise Mistake(problem)
         from experiments.errors import UserError
+        from experiments.sweeps.multirun import freeze
         from experiments.sweeps.sweep import Sweep
 
+        config, context, _ = self.parts
         try:
-            Sweep(self.options, *self.parts, arguments).run()
+            sweep = Sweep(self.options, *self.parts, arguments)
+            freeze(config, context)
+            sweep.run()
         except UserError as error:
             raise Mistake(str(error)) from error

@@ -48,6 +48,19 @@ def missing_run(arguments: Sequence[str]) -> str | None:
     return None
 
 
+def take_frozen_conf(arguments: Sequence[str]) -> None:
+    """Let a multirun that is gone on with compose from the conf files that it began with."""
+    typed = [argument for argument in arguments if argument.startswith("hydra.sweep.dir=")]
+    if not typed or not is_multirun(arguments):
+        return
+    try:
+        folder = Path(str(given_values(as_meant(typed[-1:]))["hydra.sweep.dir"])).expanduser() / "conf"
+    except UserError:  # said together with the others
+        return
+    if conf_files.is_frozen(folder):
+        conf_files.take_frozen(folder)
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script: classes in the current folder are found, and a user's mistake is one message with exit code 2."""
     for name in ("stdout", "stderr"):  # closed, as for a service

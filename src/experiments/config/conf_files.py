@@ -1,6 +1,7 @@
 """The YAML files there are to choose from: the package's, and a user's own that add to them or replace them."""
 
 import os
+import shutil
 import sys
 from collections.abc import MutableSequence
 from functools import lru_cache
@@ -10,6 +11,9 @@ import hydra
 
 from experiments.config.installation import CONF, OWN_CONF
 from experiments.errors import UserError
+
+FROZEN = ".frozen"  # an empty file beside those that a multirun began with
+NO_DEFAULTS = b"# @package _global_\n{}\n"
 
 
 def own_folder() -> Path | None:
@@ -85,6 +89,42 @@ def choices(group: str) -> list[str]:
     return sorted({path.stem for folder in places for path in (folder / group).glob("*.yaml")})
 
 
+def is_frozen(folder: Path) -> bool:
+    """Whether a folder holds the conf files that a multirun began with."""
+    return (folder / FROZEN).is_file()
+
+
+def freeze(folder: Path) -> None:
+    """Copy all files into a folder, whole or not at all; as it is, it composes the same whatever becomes of them."""
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    for name, path in every_file().items():
+        (beside / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, beside / name)
+    local = beside / "local" / "default.yaml"
+    if not local.exists():  # one that is written later is not to count
+        local.parent.mkdir(exist_ok=True)
+        local.write_bytes(NO_DEFAULTS)
+    (beside / FROZEN).touch()
+    try:
+        beside.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(beside)
+
+
+def take_frozen(folder: Path) -> None:
+    """Compose from the files in a folder from here on, and say which of today's differ."""
+    today = {name: path.read_bytes() for name, path in every_file().items()}
+    kept = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.yaml"))}
+    kept = {name: content for name, content in kept.items() if name in today or content != NO_DEFAULTS}
+    if changed := [name for name in {**kept, **today} if kept.get(name) != today.get(name)]:
+        print(
+            f"it goes on with the files of conf that it began with, in {folder}; what has changed since is ignored: "
+            f"{', '.join(changed)}",
+            file=sys.stderr,
+        )
+    os.environ[OWN_CONF] = str(folder.absolute())
+
+
 def report_replaced() -> None:
     """Name, once a process and on standard error, every file of the package's that a user's own one replaces."""
     _report_replaced(own_folder())
@@ -92,6 +132,8 @@ def report_replaced() -> None:
 
 @lru_cache
 def _report_replaced(own: Path | None) -> None:
+    if own is not None and is_frozen(own):
+        return
     names = [path.relative_to(own).as_posix() for path in sorted(own.rglob("*.yaml"))] if own else []
     if replaced := [name for name in names if (CONF / name).is_file()]:
         print(f"{own} replaces files of conf: {', '.join(replaced)}", file=sys.stderr)

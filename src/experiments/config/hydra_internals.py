@@ -5,9 +5,11 @@ Of the latter, each says what breaks without it, and why there is no public way.
 
 import argparse
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import hydra.utils
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Override
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
@@ -86,3 +88,12 @@ def grid_points(overrides: list[Override]) -> list[list[str]]:
 
     (points,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     return points
+
+
+def compose_from(loader: ConfigLoader, folder: Path) -> None:
+    """Let a multirun find files in a folder first; Hydra closes its search path before anything knows the folder."""
+    from hydra._internal.config_repository import ConfigRepository
+
+    ours: Any = loader
+    ours.config_search_path.prepend("frozen-conf", f"file://{folder}")
+    ours.repository = ConfigRepository(ours.config_search_path)

@@ -7,10 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
+from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
+from experiments.config import conf_files
+from experiments.config.hydra_internals import compose_from
 from experiments.config.installation import command, typed_override, typed_path
 from experiments.sweeps.job import Outcome
+
+
+def freeze(config: DictConfig, context: HydraContext) -> None:
+    """Keep the conf files that a multirun begins with in its directory, and compose all its jobs from them."""
+    folder = Path(config.hydra.sweep.dir).absolute() / "conf"
+    if not config.check and not conf_files.is_frozen(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        conf_files.freeze(folder)
+        compose_from(context.config_loader, folder)
 
 
 def conclude(batches: Sequence[Sequence[JobReturn]], config: DictConfig) -> list[Any]:
