@@ -2,8 +2,9 @@
 
 config.yaml        the resolved config
 overrides.yaml     what was typed
-environment.json   versions, machine, git commit, command
-git.diff           uncommitted changes to the code, if any
+environment.json   versions, machine, git commit, command; of every time that it went on, too
+git.diff           what makes the code that ran out of the commit, if anything; git.1.diff of the first resume
+per_class_*.csv    precision, recall, F1, accuracy and support of each class; confusion_*.csv the matrix
 checkpoints/       best.ckpt and the last ones
 metrics.jsonl      every row that loggers were given
 summary.json       results; written last, so its existence means that the run is over
