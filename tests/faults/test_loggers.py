@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.faults.conftest import wait_until
 from tests.monitoring.test_loggers import records
 
 KILLS = int(os.environ.get("EXPERIMENTS_KILLS", "2"))  # 20 for a thorough look
@@ -74,6 +75,11 @@ def mlflow_points(run: Path) -> dict[tuple[str, int], list[float]]:
     return found
 
 
+def logged(run: Path) -> str:
+    record = run / "metrics.jsonl"
+    return record.read_text() if record.exists() else ""
+
+
 LOGGERS = {
     "csv": csv_points,
     "tensorboard": tensorboard_points,
@@ -87,7 +93,14 @@ def overrides(logger: str, run: Path) -> list[str]:
         "wandb": ["logger.wandb.offline=true"],
         "mlflow": [f"logger.mlflow.tracking_uri=sqlite:///{run.parent / 'mlflow.db'}"],
     }
-    return [f"logger={logger}", "trainer.log_every_n_steps=1", "callbacks.confusion=null", *own.get(logger, [])]
+    length = f"trainer.max_epochs={max(6, KILLS)}"
+    return [
+        f"logger={logger}",
+        length,
+        "trainer.log_every_n_steps=1",
+        "callbacks.confusion=null",
+        *own.get(logger, []),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +127,10 @@ def test_a_killed_and_resumed_run_is_one_run_with_every_point_once(fork_server, 
     truth, run, chance = truths(logger), tmp_path / "first" / "run", random.Random(f"{logger}{moved}")
     run.parent.mkdir()
     for _ in range(KILLS):
+        before = logged(run)
         pid = fork_server.start(run, *overrides(logger, run))
-        time.sleep(chance.uniform(0.5, 4))
+        wait_until(lambda before=before: logged(run) != before or (run / "summary.json").exists())
+        time.sleep(chance.uniform(0, 0.5))  # in the middle of training
         os.kill(pid, signal.SIGKILL)
         fork_server.wait(pid)
         if (run / "summary.json").exists():
