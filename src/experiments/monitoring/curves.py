@@ -54,10 +54,18 @@ class GradientNorm(Callback):
 
 
 class EpochSeconds(Callback):
-    """Logs how long an epoch took, with its validations; one that a resumed run enters halfway is left out."""
+    """Logs how long an epoch took, with its validations, but without what a killed run has to do again."""
 
     def __init__(self) -> None:
         self._started: float | None = None
+
+    def state_dict(self) -> dict[str, float]:
+        return {} if self._started is None else {"seconds": time.perf_counter() - self._started}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Go on in the epoch."""
+        if "seconds" in state_dict:
+            self._started = time.perf_counter() - state_dict["seconds"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
