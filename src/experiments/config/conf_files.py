@@ -119,7 +119,7 @@ def take_frozen(folder: Path) -> None:
     if changed := [name for name in {**kept, **today} if kept.get(name) != today.get(name)]:
         print(
             f"it goes on with the files of conf that it began with, in {folder}; what has changed since is ignored: "
-            f"{', '.join(changed)}",
+            f"{', '.join(changed)}. To take today's files, remove that folder",
             file=sys.stderr,
         )
     os.environ[OWN_CONF] = str(folder.absolute())
