@@ -1,5 +1,6 @@
 """Weights in a file and in a network: what a checkpoint says of its network, differences, loading."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,6 +11,8 @@ from torch import nn
 from experiments.errors import UserError
 from experiments.runs.checkpoint_files import read_checkpoint
 
+log = logging.getLogger(__name__)
+PREFIXES = ("net.", "module.", "model.", "_orig_mod.")  # of a Classifier, DDP, other LightningModules, torch.compile
 MAX_PIXELS = 2**28  # of one image, channels included
 
 
@@ -66,9 +69,7 @@ def load_weights(module: nn.Module, weights: Any, source: str) -> None:
     Raises:
         UserError: if names or shapes differ; the message gives each with both sides.
     """
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
-    ):
+    if not _are_weights(weights):
         raise UserError(f"{source} holds no state_dict: its values are not all tensors")
     try:
         module.load_state_dict(weights)
@@ -76,16 +77,64 @@ def load_weights(module: nn.Module, weights: Any, source: str) -> None:
         raise_state_dict_diff(module, state_dict_diff(module, weights) or str(error).splitlines(), source)
 
 
-def load_initial_weights(net: nn.Module, path: str | Path) -> None:
-    """Start a network from the weights in a file: a plain state_dict (``model.pth``), or a checkpoint of a run.
+def load_initial_weights(net: nn.Module, path: str | Path, strict: bool = True) -> None:
+    """Start a network from the weights in a file: a plain state_dict, a checkpoint of a run, or safetensors.
+
+    Names may begin with what wrappers put before them, such as ``module.`` and ``_orig_mod.``. Unless ``strict``,
+    what does not fit by name and shape is left as the network has it, and named.
 
     Raises:
-        UserError: if the file is missing or damaged, or its names and shapes are not the network's.
+        UserError: if the file is missing or damaged, or its names and shapes are not the network's; where it is not
+            strict, if nothing fits.
     """
-    content = read_checkpoint(path)
-    if isinstance(content.get("state_dict"), dict):  # a checkpoint; what is a LightningModule by itself has no net.
-        content = net_weights(content) or content["state_dict"]
-    load_weights(net, content, f"init_from={path}")
+    content = _read_safetensors(path) if Path(path).suffix == ".safetensors" else read_checkpoint(path)
+    if isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    weights = _without_prefixes(content, set(net.state_dict()))
+    differing = state_dict_diff(net, weights) if _are_weights(weights) else []
+    if differing and not strict:
+        own = net.state_dict()
+        fitting = {name: value for name, value in weights.items() if name in own and value.shape == own[name].shape}
+        if not fitting:
+            raise_state_dict_diff(net, ["nothing in it fits", *differing], f"init_from={path}")
+        log.warning(
+            "init_from=%s: %d of %d tensors of the network are taken; left out:\n  %s",
+            path, len(fitting), len(own), "\n  ".join(differing),
+        )  # fmt: skip
+        weights = {**own, **fitting}
+    elif differing and any(name in weights for name in net.state_dict()):
+        differing.append("init_from_strict=false takes what fits, and leaves the rest as it is")
+        raise_state_dict_diff(net, differing, f"init_from={path}")
+    load_weights(net, weights, f"init_from={path}")
+
+
+def _read_safetensors(path: str | Path) -> dict[str, Any]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise UserError(f"init_from={path}: it needs a package more. Type pip install safetensors") from None
+    try:
+        return dict(load_file(path))
+    except Exception as error:  # the library has no class for all that can be wrong with a file
+        raise UserError(f"init_from={path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _without_prefixes(weights: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """The weights by a network's names, without what its wrappers put before them."""
+    while weights and not names & weights.keys():
+        prefix = next((one for one in PREFIXES if any(str(name).startswith(one) for name in weights)), None)
+        if prefix is None:
+            break
+        weights = {
+            name.removeprefix(prefix): value for name, value in weights.items() if str(name).startswith(prefix)
+        }
+    return weights
+
+
+def _are_weights(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
+    )
 
 
 def net_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:

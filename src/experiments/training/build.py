@@ -226,7 +226,7 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
     data = build_data(config)
     classifier = build_classifier(config, data)
     if config["init_from"] is not None:
-        load_initial_weights(getattr(classifier, "net", classifier), config["init_from"])
+        load_initial_weights(getattr(classifier, "net", classifier), config["init_from"], config["init_from_strict"])
     if config["compile"]:
         compile_in_place(classifier)
     trainer = build_trainer(config, moved_from)
