@@ -85,13 +85,9 @@ class OptunaSweeper(Sweeper):
         if problem := unfit_optuna():
             raise Mistake(problem)
         from experiments.errors import UserError
-        from experiments.sweeps.multirun import freeze
         from experiments.sweeps.sweep import Sweep
 
-        config, context, _ = self.parts
         try:
-            sweep = Sweep(self.options, *self.parts, arguments)
-            freeze(config, context)
-            sweep.run()
+            Sweep(self.options, *self.parts, arguments).run()
         except UserError as error:
             raise Mistake(str(error)) from error

@@ -27,7 +27,7 @@ from experiments.errors import UserError
 from experiments.sweeps import space as spaces
 from experiments.sweeps.display import Display
 from experiments.sweeps.job import TRIAL, Job
-from experiments.sweeps.multirun import NothingFinished, command_again, prepared
+from experiments.sweeps.multirun import NothingFinished, command_again, freeze, prepared
 from experiments.sweeps.samplers import sampler_of_trial
 from experiments.sweeps.storage import JOURNAL
 from experiments.sweeps.study import SharedStudy
@@ -172,6 +172,7 @@ class Sweep:
     def work(self, width: int, show: Callable[[], None] | None) -> None:
         """Ask ``width`` trials, let them run through the launcher, and again."""
         study = self.shared.study(self.sampler(0))
+        freeze(self.config, self.context)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=Job(self.task, self.shared), config=prepared(self.config)
         )
@@ -208,6 +209,7 @@ class Sweep:
         Raises:
             UserError: if they have ended and trials are left.
         """
+        freeze(self.config, self.context)
         logs = self.folder / "workers"
         broken = run_workers(workers, f"hydra.sweep.dir={spaces.quoted(str(self.folder))}", logs, look)
         left = self.total - len(counted(self.shared.study()))
