@@ -106,6 +106,7 @@ EXTRAS = [[], ["loss=weighted_cross_entropy"], ["scheduler=cosine"], ["scheduler
         ("data.augment=affine", "it belongs to augment=affine"),
         ("+loss.weight=[1,2]", "loss=weighted_cross_entropy"),
         ("+trainer.enable_checkpointing=false", "callbacks.best_checkpoint=null callbacks.rolling_checkpoint=null"),
+        ("trainer.enable-checkpointing=false", "callbacks.best_checkpoint=null callbacks.rolling_checkpoint=null"),
         ("+trainer.callbacks=[1]", "+callbacks.<name>._target_=<class>"),
         ("+model.num_classes=20", "it comes from the data"),
         ("data.num_workers=4", "leave it out"),

@@ -102,3 +102,15 @@ def test_the_machine_is_described(repository):
     assert known["processor"]
     assert known["threads"]["torch"] >= 1
     assert known["gpus"] == [] or known["gpu_driver"]
+
+
+def test_a_run_whose_changes_were_committed_or_undone_keeps_no_older_diff(repository, tmp_path):
+    run = tmp_path / "run"
+    record_start(run, {"seed": 0}, [], repository)
+    (run / "summary.json").write_text('{"status": "failed"}')
+    git(repository, "stash", "--include-untracked")
+    record_resume(run, {"seed": 0}, repository)  # the same commit, without the changes
+    assert code_change(run, repository) is None
+    record_start(run, {"seed": 0}, [], repository)  # what failed may start over in its folder
+    assert not (run / "git.diff").exists()
+    assert code_change(run, repository) is None

@@ -71,7 +71,7 @@ def key_mistake(key: str, value: str | None, known: Mapping[str, bool]) -> str:
         return meant(same)
     if len(words) == 2 and words[1] in ("name", "type", "class_name") and conf_files.is_group(group):
         return _answer(group, typed, known)
-    if len(words) > 1 and (answer := elsewhere().get(key.lower()) or synonyms().get(".".join(words))):
+    if len(words) > 1 and (answer := elsewhere().get(".".join(words)) or synonyms().get(".".join(words))):
         return _answer(answer, typed, known)
     if own := [name for low, names in lower.items() if low.startswith(f"{group}.") for name in names]:
         ends = [name for name in own if known[name] and name.lower().rpartition(".")[2] == words[-1]]

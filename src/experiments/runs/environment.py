@@ -101,8 +101,8 @@ def code_change(run_dir: Path, code: Path) -> str | None:
         latest = (environment.get("resumed") or [environment])[-1]
         own = {str(path): digest for path, digest in dict(latest.get("own_code") or {}).items()}
         before = str((latest.get("git") or {}).get("commit"))
-        kept = run_dir / str(latest.get("diff", "git.diff"))
-        uncommitted = kept.read_text(encoding="utf-8") if kept.exists() else ""
+        kept = "git.diff" if latest is environment else latest.get("diff")  # a resume without changes has none
+        uncommitted = (run_dir / kept).read_text(encoding="utf-8") if kept and (run_dir / kept).exists() else ""
     except (OSError, ValueError, AttributeError, TypeError):
         return None
     changed = [path for path, digest in own.items() if Path(path).is_file() and _digest(Path(path)) != digest]

@@ -31,6 +31,8 @@ def record_start(run_dir: Path, config: Mapping[str, Any], overrides: Sequence[s
     _write(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     _write(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
     _write(run_dir / "environment.json", json.dumps(environment, indent=2) + "\n")
+    for left in run_dir.glob("git*.diff"):  # of a run that failed here before
+        left.unlink()
     if diff:
         _write(run_dir / "git.diff", diff)
 
