@@ -32,6 +32,7 @@ def main() -> None:
     with without_garbage_collection():
         from experiments.inference.evaluate import evaluate
         from experiments.runs.environment import code_change
+        from experiments.runs.run_directory import expand_multirun
 
     results = evaluate(
         options.run,
@@ -43,8 +44,8 @@ def main() -> None:
         options.split,
         options.output,
     )
-    for run in options.run:
-        if note := code_change(Path(run), CHECKOUT or Path.cwd()):
+    for run in (found for named in options.run for found in expand_multirun(Path(named))):
+        if note := code_change(run, CHECKOUT or Path.cwd()):
             print(note, file=sys.stderr)
     for name, value in results.items():
         print(f"{name} {value:.6g}")

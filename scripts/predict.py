@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from experiments.config.command_line import run_script, without_garbage_collection
 from experiments.config.options import option, read
@@ -36,15 +35,9 @@ def main() -> None:
     options = read(Predict)
     with without_garbage_collection():
         from experiments.inference.predict import predict_files, write_answers
-        from experiments.runs.run_directory import best_checkpoint, checkpoint_of, runs_named
+        from experiments.runs.run_directory import checkpoints_of
 
-    runs = [found for one in options.run for found in runs_named(Path(one))]
-    several = len(runs) > 1 and options.checkpoint is None
-    paths = (
-        [best_checkpoint(run) for run in runs]
-        if several
-        else [checkpoint_of(*runs[:1] or [None], options.checkpoint)]
-    )
+    paths = checkpoints_of(options.run, options.checkpoint)
     if options.invert not in INVERT:
         raise UserError(f"invert={options.invert} must be one of {', '.join(INVERT)}")
     answers = predict_files(paths, options.images, INVERT[options.invert], options.accelerator, options.trust)

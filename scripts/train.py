@@ -16,7 +16,7 @@ from experiments.config.command_line import (
     command_line_mistake,
     leaving_no_trace,
     run_script,
-    take_frozen_conf,
+    use_frozen_conf,
     without_garbage_collection,
 )
 from experiments.config.hydra_internals import MAIN_OPTIONS, let_errors_through, let_hydra_start
@@ -50,7 +50,7 @@ def main(config: DictConfig, callbacks: Sequence[Any] = ()) -> None:
 def start() -> None:
     let_hydra_start()
     let_errors_through()
-    take_frozen_conf(sys.argv[1:])
+    use_frozen_conf(sys.argv[1:])
     if mistake := command_line_mistake(sys.argv[1:]) or missing_extra(sys.argv[1:]):
         raise UserError(mistake)
     typed = sys.argv[1:]

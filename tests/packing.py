@@ -15,7 +15,7 @@ def packed(rows: Sequence[tuple]) -> list[list[tuple]]:
         keys = keys_of(row[0])
         for group, taken in groups:
             if not any(
-                f"{one}.".startswith((f"{other}.",)) or f"{other}.".startswith(f"{one}.")
+                f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
                 for one in keys
                 for other in taken
             ):

@@ -50,10 +50,10 @@ class GridSweeper(Sweeper):
         """Run the grid and show what came of it."""
         from pathlib import Path
 
-        from experiments.sweeps.multirun import command_again, conclude, freeze
+        from experiments.sweeps.multirun import command_again, conclude, freeze_conf
 
         config, context = self.parts
-        freeze(config, context)
+        freeze_conf(config, context)
         try:
             batches = self.basic.sweep(arguments)
         except (SystemExit, KeyboardInterrupt):  # a signal

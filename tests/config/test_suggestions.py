@@ -14,7 +14,12 @@ from experiments.config.compose import composed
 from experiments.config.hydra_internals import let_errors_through
 from experiments.config.installation import CONF
 from experiments.config.resolvers import register_resolvers
-from experiments.config.suggestions import choice_mistake, elsewhere, key_mistake, synonyms
+from experiments.config.suggestions import (
+    explain_unknown_choice,
+    explain_unknown_key,
+    moved_keys,
+    names_in_other_tools,
+)
 from experiments.errors import UserError
 from tests.packing import packed
 
@@ -60,7 +65,7 @@ def test_every_key_is_found_by_letter_case_spelling_and_without_its_parent(choic
             forms[f"{parents}.{one_letter_off(last)}"] = known
         for form in forms:
             if form not in known:  # else it is right
-                assert f"{key}=7" in key_mistake(form, "7", known), form
+                assert f"{key}=7" in explain_unknown_key(form, "7", known), form
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -68,15 +73,15 @@ def test_every_choice_is_found_by_letter_case_and_spelling(choice):
     group, _, name = choice.partition("=")
     for form in (name.upper(), name.replace("_", ""), name.replace("_", "-"), f"{name}x"):
         if form not in conf_files.choices(group):
-            assert choice in choice_mistake(group, form), form
+            assert choice in explain_unknown_choice(group, form), form
 
 
 EVERY = set().union(*(keys_with(*choices) for choices in TOGETHER))
 
 
-@pytest.mark.parametrize(("typed", "answer"), [*synonyms().items(), *elsewhere().items()])
+@pytest.mark.parametrize(("typed", "answer"), [*names_in_other_tools().items(), *moved_keys().items()])
 def test_what_the_table_answers_exists(typed, answer):
-    assert typed not in EVERY or typed in ("optimizer.momentum", *elsewhere()), "it is a key by itself"
+    assert typed not in EVERY or typed in ("optimizer.momentum", *moved_keys()), "it is a key by itself"
     if " " not in answer and "=" not in answer:
         assert answer in EVERY or conf_files.is_group(answer) or answer.startswith("hydra."), answer
     for group, choice in re.findall(r"(?<![\w.])(\w+)=(\w+)(?![\w.(])", answer):
@@ -101,7 +106,7 @@ EXTRAS = [[], ["loss=weighted_cross_entropy"], ["scheduler=cosine"], ["scheduler
         ("scheduler.T_max=10", "T_max:10}' has T_max"),
         ("optimizer.momentum=0.9", "optimizer=sgd has momentum"),
         ("train=false", "scripts/evaluate.py run=<run directory>"),
-        ("ckpt_path=x", "resume=<run directory> goes on with a run, init_from=<file>"),
+        ("ckpt_path=x", "resume=<run directory> continues a run, init_from=<file>"),
         ("debug=fdr", "Type debug=fast"),
         ("data.augment=affine", "it belongs to augment=affine"),
         ("+loss.weight=[1,2]", "loss=weighted_cross_entropy"),
@@ -183,7 +188,7 @@ def test_every_argument_of_lightnings_trainer_is_a_key_or_answered_with_its_plac
     keys = set(yaml.safe_load((CONF / "trainer" / "default.yaml").read_text()))
     arguments = set(inspect.signature(lightning.Trainer).parameters)
     assert keys - {"_target_"} == arguments - {"callbacks", "logger", "enable_checkpointing"}
-    assert {"trainer.callbacks", "trainer.logger", "trainer.enable_checkpointing"} <= elsewhere().keys()
+    assert {"trainer.callbacks", "trainer.logger", "trainer.enable_checkpointing"} <= moved_keys().keys()
 
 
 def test_hydra_raises_what_goes_wrong(monkeypatch):

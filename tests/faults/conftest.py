@@ -37,7 +37,7 @@ class ForkServer:
         return int(self.process.stdout.readline())
 
     def start(self, run_dir: Path, *overrides: str) -> int:
-        """Start a run in ``run_dir``, or go on with it; returns the child's pid."""
+        """Start or resume a run in ``run_dir``; returns the child's pid."""
         where = [f"hydra.run.dir={run_dir}"] + ([f"resume={run_dir}"] if (run_dir / "config.yaml").exists() else [])
         return self._ask([str(self.output(run_dir)), *BASE, *overrides, *where])
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from experiments.sweeps.storage import opened
+from experiments.sweeps.storage import journal_storage
 from experiments.sweeps.summary.summarize import study_in
-from experiments.sweeps.trials import DIRECTORY, LOST, RETRY_OF, counted
+from experiments.sweeps.trials import DIRECTORY_ATTR, LOST_ATTR, RETRY_OF_ATTR, counted
 from tests.conftest import ROOT
 from tests.faults.conftest import wait_until
 
@@ -70,7 +70,7 @@ def sweep(tmp_path):
 
 
 def load(folder: Path) -> optuna.Study:
-    opened.cache_clear()
+    journal_storage.cache_clear()
     return study_in(folder)
 
 
@@ -82,7 +82,9 @@ def at_work(folder: Path) -> set[int]:
         trials = load(folder).trials
     except KeyError:  # the study is not yet made
         return set()
-    return {trial.number for trial in trials if trial.state == TrialState.RUNNING and DIRECTORY in trial.user_attrs}
+    return {
+        trial.number for trial in trials if trial.state == TrialState.RUNNING and DIRECTORY_ATTR in trial.user_attrs
+    }
 
 
 def hit(process: subprocess.Popen, target: str, folder: Path, chance: random.Random) -> None:
@@ -115,13 +117,13 @@ def test_killed_at_random_moments_the_same_command_ends_it_and_nothing_is_lost_o
     assert len(done) == TOTAL
     assert {trial.state.name for trial in done} <= {"COMPLETE", "PRUNED", "FAIL"}
     # one that was killed before it had parameters has none to be run again with: another one is drawn instead
-    lost = [trial for trial in study.trials if LOST in trial.user_attrs and len(trial.params) == 2]
-    retried = [trial.user_attrs[RETRY_OF] for trial in study.trials if RETRY_OF in trial.user_attrs]
+    lost = [trial for trial in study.trials if LOST_ATTR in trial.user_attrs and len(trial.params) == 2]
+    retried = [trial.user_attrs[RETRY_OF_ATTR] for trial in study.trials if RETRY_OF_ATTR in trial.user_attrs]
     # what was lost was run again, once, with the same parameters
     assert sorted(retried) == sorted(trial.number for trial in lost)
     for trial in study.trials:
-        if RETRY_OF in trial.user_attrs:
-            assert trial.params == study.trials[trial.user_attrs[RETRY_OF]].params
+        if RETRY_OF_ATTR in trial.user_attrs:
+            assert trial.params == study.trials[trial.user_attrs[RETRY_OF_ATTR]].params
     for trial in done:
         failed = trial.params["model.net.activation"] == "nonsense"
         assert (trial.state == TrialState.FAIL) == failed, trial

@@ -100,7 +100,7 @@ def test_every_composed_config_is_another_runs():
 
 def test_no_new_run_starts_where_another_one_lies(tmp_path):
     record_start(tmp_path, {"seed": 0}, [], ROOT)
-    with pytest.raises(UserError, match="holds a run: go on with it by resume="):
+    with pytest.raises(UserError, match="holds a run: continue it with resume="):
         record_start(tmp_path, {"seed": 1}, [], ROOT)
     record_summary(tmp_path, {"status": "failed"})
     record_start(tmp_path, {"seed": 1}, [], ROOT)  # nothing of a run that failed at its start is lost

@@ -68,11 +68,11 @@ def test_a_grid_that_runs_while_files_are_edited_is_not_touched(own, script_here
 
 
 def test_local_defaults_that_are_written_later_do_not_count(own, tmp_path, capsys):
-    conf_files.freeze(tmp_path / "kept")
+    conf_files.copy_to(tmp_path / "kept")
     before = conf_files.every_file()
     (own / "local").mkdir()
     (own / "local" / "default.yaml").write_text("# @package _global_\nseed: 7\n")
-    conf_files.take_frozen(tmp_path / "kept")
+    conf_files.use_frozen(tmp_path / "kept")
     assert "is ignored: local/default.yaml" in capsys.readouterr().err
     assert conf_files.find("local/default").read_bytes() == conf_files.NO_DEFAULTS
     for name, path in before.items():

@@ -7,12 +7,12 @@ from optuna.trial import TrialState
 
 from experiments.sweeps import optuna_internals
 from experiments.sweeps.optuna_internals import storage_of, suggest, trial_id
-from experiments.sweeps.storage import opened
+from experiments.sweeps.storage import journal_storage
 
 
 @pytest.fixture
 def study(tmp_path):
-    return optuna.create_study(storage=opened(tmp_path / "study.journal", 0))
+    return optuna.create_study(storage=journal_storage(tmp_path / "study.journal", 0))
 
 
 def test_trials_are_known_to_their_storage_by_id(study):
@@ -31,5 +31,7 @@ def test_failed_trials_are_shown_to_samplers_as_pruned(study):
     trial = study.ask()
     trial.suggest_int("width", 1, 3)
     study.tell(trial, state=TrialState.FAIL)
-    seen = optuna_internals.teaching_study(study)._get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    assert [one.state for one in seen] == [TrialState.PRUNED], optuna_internals.TeachingStudy.__doc__
+    seen = optuna_internals.with_failures_shown_to_sampler(study)._get_trials(
+        states=(TrialState.COMPLETE, TrialState.PRUNED)
+    )
+    assert [one.state for one in seen] == [TrialState.PRUNED], optuna_internals.StudyShowingFailures.__doc__

@@ -97,8 +97,8 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(start, tmp_path, work
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 130, printed
-    assert "go on with: python " in printed
-    assert "hydra.sweep.dir=" in printed.partition("go on with:")[2]
+    assert "continue with: python " in printed
+    assert "hydra.sweep.dir=" in printed.partition("continue with:")[2]
     journal = tmp_path / "stopped" / "study.journal"
     assert not [trial for trial in trials(journal) if trial.state.name == "RUNNING"]
     process = start(*[one for one in command if one != "callbacks.rolling_checkpoint=null"])

@@ -11,7 +11,7 @@ from experiments.sweeps import workers
 from experiments.sweeps.display import clock
 from experiments.sweeps.multirun import Mistake, NothingFinished
 from experiments.sweeps.summary.summarize import study_in
-from experiments.sweeps.trials import DIRECTORY, ERROR
+from experiments.sweeps.trials import DIRECTORY_ATTR, ERROR_ATTR
 from experiments.training.run import train
 from tests.sweeps.conftest import LR, SHORT, SMALL, numbers, statuses
 
@@ -31,11 +31,11 @@ def test_trials_finish_fail_and_are_pruned_and_the_same_command_starts_nothing_n
         assert states.count(state) == statuses(folder).count(status) > 0, status
     for trial in trials:
         summary = json.loads((folder / str(trial.number) / "summary.json").read_text())
-        assert trial.user_attrs[DIRECTORY] == str(folder / str(trial.number))
+        assert trial.user_attrs[DIRECTORY_ATTR] == str(folder / str(trial.number))
         assert not [name for name in summary if name.startswith("test/")]  # the test split is never seen
         if trial.state.name == "FAIL":
             assert trial.params["model.net.activation"] == "nonsense"
-            assert "model.net.activation=nonsense: it is not one of" in trial.user_attrs[ERROR]
+            assert "model.net.activation=nonsense: it is not one of" in trial.user_attrs[ERROR_ATTR]
             assert "Traceback" in (folder / str(trial.number) / "error.txt").read_text()
             continue
         best = max(trial.intermediate_values.values())

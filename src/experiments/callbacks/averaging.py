@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 class KeptAverage(WeightAveraging):
     """An average of the weights that is validated and kept once it exists, and tested as it was kept.
 
-    A checkpoint's ``state_dict`` holds the average, or the network itself until there is one; what training goes on
+    A checkpoint's ``state_dict`` holds the average, or the network itself until there is one; what training continues
     from stands beside it. Lightning 2.6 validates and keeps an average that was never updated, and tests the network
     instead of the average.
     """
@@ -48,7 +48,7 @@ class KeptAverage(WeightAveraging):
             super().on_train_end(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the average, if there is one, and what training goes on from."""
+        """Keep the average, if there is one, and what training continues from."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._average_model is not None and not self.exists:
             checkpoint["state_dict"] = checkpoint["current_model_state"]

@@ -1,4 +1,4 @@
-"""What a trial tells its study, and the study's word that it is not worth going on."""
+"""Report a trial's values to its study, and end the trial where the study prunes it."""
 
 import math
 from collections.abc import Callable

@@ -30,7 +30,7 @@ SIGNALS = [number for name in ("SIGTERM", "SIGINT", "SIGUSR1") if (number := get
 
 
 class RollingCheckpoint(Checkpoint):
-    """Keeps the last ``keep`` checkpoints; a run that goes on from one equals an uninterrupted one, bit for bit.
+    """Keeps the last ``keep`` checkpoints; a run that resumes from one equals an uninterrupted one, bit for bit.
 
     Saves are due every so many epochs, optimizer steps or minutes, and at SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, which
     end the run after the save; a second Ctrl-C ends it at once. A save that is due on an epoch's last batch, or where
@@ -86,10 +86,10 @@ class RollingCheckpoint(Checkpoint):
             recount_batches(trainer)
             adopt_best_checkpoint(trainer)
             self._state = {}
-        if trainer.is_global_zero:  # damaged ones, or of a course that is left: never to be gone on from
+        if trainer.is_global_zero:  # damaged ones, or of a course that was left: never to resume from
             for step, path in rolling_files(self.dirpath):
                 if step > trainer.global_step:
-                    log.info("removing %s: the run goes on from before it", path)
+                    log.info("removing %s: the run resumes before it", path)
                     trainer.strategy.remove_checkpoint(path)
             self._remove_old(trainer)  # a kill may come between a save and this
         try:
@@ -104,7 +104,7 @@ class RollingCheckpoint(Checkpoint):
             self._due = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Save if it is due and can be gone on from; then stop if a signal asked for it."""
+        """Save if it is due and can be resumed from; then stop if a signal asked for it."""
         stop = self._stop_asked(trainer)
         if not (stop or self._is_due(trainer) or is_almost_over(trainer)) or not can_resume_here(trainer):
             return

@@ -22,7 +22,7 @@ from experiments.config.overrides import (
 )
 from experiments.config.plain_values import given_values
 from experiments.config.resolvers import run_of
-from experiments.config.suggestions import choice_mistake, key_mistake, synonyms
+from experiments.config.suggestions import explain_unknown_choice, explain_unknown_key, names_in_other_tools
 from experiments.errors import UserError, stop, together
 
 HYDRA_FLAGS = TAKING_A_VALUE | {
@@ -40,16 +40,16 @@ def missing_run(arguments: Sequence[str]) -> str | None:
             except UserError:  # said together with the others
                 continue
             if is_multirun(arguments):
-                return f"{argument}: it goes on with one run. Leave out -m"
-            if answer := synonyms().get(f"resume={value.lower()}"):
+                return f"{argument}: it resumes one run. Leave out -m"
+            if answer := names_in_other_tools().get(f"resume={value.lower()}"):
                 return f"{argument}: {answer}"
             if not Path(value).exists() or not (run_of(value) / "config.yaml").exists():
                 return f"{argument}: there is no such run directory, or checkpoint in one"
     return None
 
 
-def take_frozen_conf(arguments: Sequence[str]) -> None:
-    """Let a multirun that is gone on with compose from the conf files that it began with."""
+def use_frozen_conf(arguments: Sequence[str]) -> None:
+    """Let a multirun that is continued compose from the conf files that it began with."""
     typed = [argument for argument in arguments if argument.startswith("hydra.sweep.dir=")]
     if not typed or not is_multirun(arguments):
         return
@@ -58,7 +58,7 @@ def take_frozen_conf(arguments: Sequence[str]) -> None:
     except UserError:  # said together with the others
         return
     if conf_files.is_frozen(folder):
-        conf_files.take_frozen(folder)
+        conf_files.use_frozen(folder)
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -110,13 +110,13 @@ def _dashed_mistake(arguments: Sequence[str]) -> str | None:
             value = following
         name = name.replace("-", "_")
         said = f"{argument} {value}".strip() if not equals else argument
-        if conf_files.is_group(name) and value and (wrong := choice_mistake(name, value)):
+        if conf_files.is_group(name) and value and (wrong := explain_unknown_choice(name, value)):
             return f"{said}: options take no dashes here. {wrong.removeprefix('there is no such choice. ')}"
         if conf_files.is_group(name) or name in known_keys([]):
             return f"{said}: options take no dashes here. Type {name}={value or '...'}"
-        answer = synonyms().get(name.lower(), synonyms().get(name.lower().rpartition(".")[2]))
+        answer = names_in_other_tools().get(name.lower(), names_in_other_tools().get(name.lower().rpartition(".")[2]))
         if answer is None:
-            wrong = key_mistake(name, value or "...", known_keys([])).removeprefix("there is no such key. ")
+            wrong = explain_unknown_key(name, value or "...", known_keys([])).removeprefix("there is no such key. ")
             return f"{said}: options take no dashes here. {wrong}"
         is_key = " " not in answer and "=" not in answer
         meant = f"type {answer}={value or '...'}" if is_key else answer

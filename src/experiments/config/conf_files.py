@@ -94,7 +94,7 @@ def is_frozen(folder: Path) -> bool:
     return (folder / FROZEN).is_file()
 
 
-def freeze(folder: Path) -> None:
+def copy_to(folder: Path) -> None:
     """Copy all files into a folder, whole or not at all; as it is, it composes the same whatever becomes of them."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     for name, path in every_file().items():
@@ -111,14 +111,15 @@ def freeze(folder: Path) -> None:
         shutil.rmtree(beside)
 
 
-def take_frozen(folder: Path) -> None:
+def use_frozen(folder: Path) -> None:
     """Compose from the files in a folder from here on, and say which of today's differ."""
     today = {name: path.read_bytes() for name, path in every_file().items()}
     kept = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.yaml"))}
     kept = {name: content for name, content in kept.items() if name in today or content != NO_DEFAULTS}
     if changed := [name for name in {**kept, **today} if kept.get(name) != today.get(name)]:
         print(
-            f"it goes on with the files of conf that it began with, in {folder}; what has changed since is ignored: "
+            f"this multirun uses the conf files that it began with, in {folder}; what has changed since is "
+            f"ignored: "
             f"{', '.join(changed)}. To take today's files, remove that folder",
             file=sys.stderr,
         )

@@ -8,7 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 from experiments.config import conf_files
-from experiments.config.suggestions import choice_mistake, elsewhere, key_mistake, synonyms
+from experiments.config.suggestions import (
+    explain_unknown_choice,
+    explain_unknown_key,
+    moved_keys,
+    names_in_other_tools,
+)
 
 OWN_WORDS = re.compile(r"[\w/@.:$-]+")
 PATHS = ("hydra.run.dir", "hydra.sweep.dir", "resume", "init_from")  # that only a shell would take ~ for home in
@@ -107,7 +112,7 @@ def is_multirun(arguments: Sequence[str]) -> bool:
 def known_keys(chosen: Sequence[str]) -> dict[str, bool]:
     """Every key there is with some choices of groups, and whether it holds a value."""
     from experiments.config.compose import composed
-    from experiments.config.suggestions import keys_of
+    from experiments.config.suggestions import leaf_by_key
 
     try:
         config: Any = composed(chosen)
@@ -117,7 +122,7 @@ def known_keys(chosen: Sequence[str]) -> dict[str, bool]:
 
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
-    found = keys_of({str(key): value for key, value in plain.items()})
+    found = leaf_by_key({str(key): value for key, value in plain.items()})
     return {name: holds for name, holds in found.items() if not name.startswith(("hydra.runtime", "hydra.overrides"))}
 
 
@@ -170,10 +175,10 @@ def unreadable(override: str, several: bool) -> str | None:
     from hydra.errors import HydraException
 
     key, equals, value = override.lstrip("+~").partition("=")
-    if answer := elsewhere().get(key.lower()) if equals and value != "null" and value[:1] != "{" else None:
+    if answer := moved_keys().get(key.lower()) if equals and value != "null" and value[:1] != "{" else None:
         return answer if " " in answer else f"it belongs to {answer}={value}"
     if not equals and not override.startswith("~"):
-        answer = synonyms().get(key.lower(), "")
+        answer = names_in_other_tools().get(key.lower(), "")
         return answer if " " in answer else IN_ONE_PIECE
     override = quoted(override)
     if not key.strip():
@@ -213,7 +218,7 @@ def _wrong_choice(override: str, group: str, meant: Any) -> str | None:
             continue
         if not isinstance(name, str):
             return f"{group} is chosen by a name: {', '.join(choices) or f'{group}=<name>'}"
-        if choices and (wrong := choice_mistake(group, name)):
+        if choices and (wrong := explain_unknown_choice(group, name)):
             return wrong
     return None
 
@@ -229,7 +234,7 @@ def unknown_key(override: str, keys: Mapping[str, bool]) -> str | None:
     a_mapping = above.startswith("hydra.") and above != "hydra.sweeper" and above in keys
     if a_mapping and equals and not _near(dotted, keys):
         return f"{override}: there is no such key. Type +{override} to add it"
-    return f"{override}: {key_mistake(dotted, value if equals else None, keys)}"
+    return f"{override}: {explain_unknown_key(dotted, value if equals else None, keys)}"
 
 
 def _near(key: str, keys: Iterable[str]) -> bool:

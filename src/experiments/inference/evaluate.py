@@ -22,7 +22,7 @@ from experiments.monitoring import Confusion
 from experiments.monitoring.per_class import Predictions, write_class_tables
 from experiments.runs.allowed_classes import check_allowed, check_paths, without_pretrained_weights
 from experiments.runs.checkpoint_files import read_checkpoint
-from experiments.runs.run_directory import best_checkpoint, read_config, runs_named
+from experiments.runs.run_directory import best_checkpoint, expand_multirun, read_config
 from experiments.runs.state_dicts import load_weights, network_card
 from experiments.training.build import build_classifier, constructing, facts, make
 from experiments.training.devices import check_accelerator
@@ -67,7 +67,7 @@ def evaluate(
     if split not in ("test", "val"):
         raise UserError(f"split={split} is not one of test, val")
     named = [run] if isinstance(run, (str, Path)) else [*run] or [""]
-    run, *others = [found for one in named for found in runs_named(Path(one))]
+    run, *others = [found for one in named for found in expand_multirun(Path(one))]
     if others and checkpoint:
         raise UserError("checkpoint= names one network's: leave it out for an ensemble of several runs")
     if run.is_file():

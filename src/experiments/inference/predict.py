@@ -1,7 +1,5 @@
 """What a trained network says of images it has never seen."""
 
-import csv
-import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +19,7 @@ from experiments.data import normalize
 from experiments.data.image_files import find, is_of_other_ground, refusing_bombs, to_input
 from experiments.errors import UserError
 from experiments.inference.load import card_of, load_ensemble
-from experiments.runs.files import write_atomically
+from experiments.runs.files import write_csv
 from experiments.training.build import constructing
 from experiments.training.devices import check_accelerator
 
@@ -150,18 +148,15 @@ def write_answers(answers: Mapping[Path, Prediction | str], output: str | Path) 
     Raises:
         UserError: if it cannot be written.
     """
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
     names = next((list(answer.probabilities) for answer in answers.values() if not isinstance(answer, str)), [])
-    table.writerow(
+    rows: list[list[object]] = [
         ["file", "predicted", "probability", *(f"probability/{name}" for name in names), "error", "inverted"]
-    )
+    ]
     for file, answer in answers.items():
         if isinstance(answer, str):
-            table.writerow([file, *[""] * (2 + len(names)), answer, ""])
+            rows.append([file, *[""] * (2 + len(names)), answer, ""])
         else:
             values = [f"{answer.probabilities[name]:.6g}" for name in names]
             inverted = str(answer.inverted).lower()
-            table.writerow([file, answer.predicted, f"{answer.probability:.6g}", *values, "", inverted])
-    # a file's name need not be text
-    write_atomically(Path(output), text.getvalue().encode("utf-8", "surrogateescape"))
+            rows.append([file, answer.predicted, f"{answer.probability:.6g}", *values, "", inverted])
+    write_csv(Path(output), rows)

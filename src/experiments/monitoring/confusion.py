@@ -8,7 +8,7 @@ from torch import Tensor
 from experiments.errors import ranges
 from experiments.monitoring import drawing
 from experiments.monitoring.loggers.log import log_picture, take_pictures
-from experiments.monitoring.prediction_watcher import PredictionWatcher, probabilities, summed
+from experiments.monitoring.prediction_watcher import PredictionWatcher, probabilities, sum_over_ranks
 
 
 class Confusion(PredictionWatcher):
@@ -22,7 +22,7 @@ class Confusion(PredictionWatcher):
         self.matrices: dict[str, Tensor] = {}
         self._counts = torch.zeros(0)
 
-    def begin(self, pl_module: LightningModule, image_shape: tuple[int, ...]) -> None:
+    def reset(self, pl_module: LightningModule, image_shape: tuple[int, ...]) -> None:
         """Zeros."""
         size = len(self.class_names)
         self._counts = torch.zeros(size, size, dtype=torch.int64, device=pl_module.device)
@@ -34,9 +34,9 @@ class Confusion(PredictionWatcher):
         where = labels[known] * size + logits.argmax(1)[known]
         self._counts += torch.bincount(where, minlength=size * size).view_as(self._counts)
 
-    def end(self, trainer: Trainer, stage: str) -> None:
+    def reduce(self, trainer: Trainer, stage: str) -> None:
         """Sum over ranks."""
-        self.matrices[stage] = summed(trainer, self._counts)
+        self.matrices[stage] = sum_over_ranks(trainer, self._counts)
 
     def show(self, trainer: Trainer, stage: str) -> None:
         """``confusion_<stage>/counts`` and ``/rates``, ``precision_recall_<stage>``."""
@@ -61,7 +61,7 @@ class PRCurves(PredictionWatcher):
         self.counts: dict[str, Tensor] = {}
         self._counts = torch.zeros(0)
 
-    def begin(self, pl_module: LightningModule, image_shape: tuple[int, ...]) -> None:
+    def reset(self, pl_module: LightningModule, image_shape: tuple[int, ...]) -> None:
         """Zeros: (not this class, this class) by class by probability."""
         shape = (2, len(self.class_names), self.num_thresholds)
         self._counts = torch.zeros(shape, dtype=torch.int64, device=pl_module.device)
@@ -75,9 +75,9 @@ class PRCurves(PredictionWatcher):
         # far faster than index_put_, which adds one by one
         self._counts += torch.bincount(where.flatten(), minlength=self._counts.numel()).view_as(self._counts)
 
-    def end(self, trainer: Trainer, stage: str) -> None:
+    def reduce(self, trainer: Trainer, stage: str) -> None:
         """Sum over ranks."""
-        self.counts[stage] = summed(trainer, self._counts)
+        self.counts[stage] = sum_over_ranks(trainer, self._counts)
 
     def show(self, trainer: Trainer, stage: str) -> None:
         """``pr_<stage>/all`` and ``pr_<stage>/<class>``."""

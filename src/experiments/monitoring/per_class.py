@@ -1,8 +1,6 @@
 """What a network says of each class and each image, as tables to work with."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from experiments.monitoring.drawing import Matrix, precision_recall_of
 from experiments.monitoring.prediction_watcher import PredictionWatcher, probabilities
-from experiments.runs.files import write_atomically
+from experiments.runs.files import write_csv
 
 
 def per_class(matrix: Matrix, class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -43,10 +41,9 @@ def per_class(matrix: Matrix, class_names: Sequence[str]) -> list[dict[str, Any]
 def write_class_tables(folder: Path, stage: str, matrix: Matrix, class_names: Sequence[str]) -> None:
     """Write ``per_class_<stage>.csv`` and ``confusion_<stage>.csv``, whose rows are true classes."""
     table = per_class(matrix, class_names)
-    written = folder / f"per_class_{stage}.csv", folder / f"confusion_{stage}.csv"
-    _write(written[0], [list(table[0]), *(row.values() for row in table)])
-    _write(
-        written[1],
+    write_csv(folder / f"per_class_{stage}.csv", [list(table[0]), *(row.values() for row in table)])
+    write_csv(
+        folder / f"confusion_{stage}.csv",
         [["true", *class_names], *([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))],
     )
 
@@ -58,7 +55,7 @@ class Predictions(PredictionWatcher):
         super().__init__()
         self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def begin(self, pl_module: LightningModule, image_shape: tuple[int, ...]) -> None:
+    def reset(self, pl_module: LightningModule, image_shape: tuple[int, ...]) -> None:
         """Nothing was seen."""
         self.batches = []
 
@@ -67,29 +64,22 @@ class Predictions(PredictionWatcher):
         best = probabilities(logits).max(1)
         self.batches.append((labels.cpu(), best.indices.cpu(), best.values.cpu()))
 
-    def end(self, trainer: Trainer, stage: str) -> None:
+    def reduce(self, trainer: Trainer, stage: str) -> None:
         """There is one process."""
 
     def show(self, trainer: Trainer, stage: str) -> None:
         """Leave it to ``write``."""
 
-    def write(self, path: Path, files: Sequence[Path] | None = None) -> Path:
+    def write(self, path: Path, files: Sequence[Path] | None = None) -> None:
         """Write a row an image: its index in the split or its file, label, prediction and probability."""
         labels, predicted, probability = (torch.cat(parts).tolist() for parts in zip(*self.batches, strict=True))
         names = dict(enumerate(self.class_names))
         images = range(len(labels)) if files is None else files
         rows = zip(images, labels, predicted, probability, strict=True)
-        _write(
+        write_csv(
             path,
             [
                 ["index" if files is None else "file", "label", "prediction", "probability"],
                 *([image, names.get(true, ""), names[one], f"{value:.6g}"] for image, true, one, value in rows),
             ],
         )
-        return path
-
-
-def _write(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from PIL import Image
 from experiments.monitoring import drawing
 from experiments.monitoring.per_class import per_class
 from experiments.monitoring.worst_predictions import WrongPrediction
+from experiments.runs.run_directory import read_environment
 
 MAX_CELLS = 30  # classes whose confusion matrix is a table; of more it is a picture
 MAX_PAIRS = 12  # pairs of classes that are listed
@@ -64,7 +64,7 @@ def render(
         undefined=StrictUndefined,
         finalize=_printable,
     )
-    machine = _machine(folder)
+    machine = read_environment(folder)
     facts = [
         folder.name,
         machine.get("started"),
@@ -203,13 +203,6 @@ def _typed(folder: Path) -> str:
         typed = yaml.safe_load((folder / "overrides.yaml").read_text())
         return "\n".join(map(str, typed)) if isinstance(typed, list) else str(typed or "")
     return ""
-
-
-def _machine(folder: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        content = json.loads((folder / "environment.json").read_text())
-        return content if isinstance(content, dict) else {}
-    return {}
 
 
 def _small(picture: Image.Image) -> Image.Image:

@@ -37,7 +37,7 @@ class WorstPredictions(PredictionWatcher):
         self.found: dict[str, list[WrongPrediction]] = {}
         self._kept: dict[str, Tensor] = {}
 
-    def begin(self, pl_module: LightningModule, image_shape: tuple[int, ...]) -> None:
+    def reset(self, pl_module: LightningModule, image_shape: tuple[int, ...]) -> None:
         """Nothing wrong yet: confidence -1 marks an empty place. Every rank has as many places."""
         count, device = self.num_images, pl_module.device
         self._kept = {
@@ -63,7 +63,7 @@ class WorstPredictions(PredictionWatcher):
         order = some["confidence"].topk(self.num_images).indices
         return {name: values[order] for name, values in some.items()}
 
-    def end(self, trainer: Trainer, stage: str) -> None:
+    def reduce(self, trainer: Trainer, stage: str) -> None:
         """The worst over all ranks, as pictures."""
         kept = self._kept
         if trainer.world_size > 1:

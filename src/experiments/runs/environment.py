@@ -16,13 +16,14 @@ from typing import Any
 from hydra.utils import get_object
 
 from experiments.runs.redaction import redacted, redacted_code
+from experiments.runs.run_directory import read_environment
 
 INSTALLED = ("experiments.", "torch.", "torchvision.", "torchmetrics.", "lightning.")
 NEW_FILES = ("src/", "conf/", "scripts/")  # of these, new .py and .yaml files belong to the code that ran
 MAX_DIFF = 1_000_000  # characters
 
 
-def describe(config: Mapping[str, Any], code: Path) -> tuple[dict[str, Any], str]:
+def describe_environment(config: Mapping[str, Any], code: Path) -> tuple[dict[str, Any], str]:
     """The environment of a run that starts now, and the diff that makes its code out of the commit, if any."""
     import torch
 
@@ -97,7 +98,7 @@ def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
 def code_change(run_dir: Path, code: Path) -> str | None:
     """That the code is not the one a run last had, in a sentence; None if it is, or nobody knows."""
     try:
-        environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+        environment = read_environment(run_dir)
         latest = (environment.get("resumed") or [environment])[-1]
         own = {str(path): digest for path, digest in dict(latest.get("own_code") or {}).items()}
         before = str((latest.get("git") or {}).get("commit"))

@@ -1,6 +1,9 @@
 """Files that are whole or not there, the lock of a run directory, and paths that have moved."""
 
+import csv
+import io
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,17 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
         with suppress(OSError):  # where the folder itself is the trouble, there is nothing to remove
             beside.unlink()
         raise UserError(f"{path} cannot be written: {error.strerror}. Earlier files are untouched.") from error
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write a CSV file that is whole or is not there; names of files in it need not be text.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def remove_temporaries(folder: Path) -> None:

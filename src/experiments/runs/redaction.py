@@ -40,10 +40,7 @@ def holds_secret(name: str, value: object, known: Mapping[str, str]) -> bool:
 
 def redacted(text: str) -> str:
     """The text without what is, or looks like, a secret."""
-    for secret in sorted(in_environment().values(), key=len, reverse=True):
-        text = text.replace(secret, REMOVED)
-    text = _IN_URL.sub(REMOVED, _SHAPES.sub(REMOVED, text))
-    return _ASSIGNED.sub(rf"\g<1>{REMOVED}", text)
+    return _ASSIGNED.sub(rf"\g<1>{REMOVED}", _without_certain_secrets(text))
 
 
 def redacted_code(diff: str) -> str:
@@ -54,8 +51,12 @@ def redacted_code(diff: str) -> str:
     header = diff.partition("\n")[0]
     if not header.endswith((".py", ".yaml", ".yml")):
         return redacted(diff)
-    for secret in sorted(in_environment().values(), key=len, reverse=True):
-        diff = diff.replace(secret, REMOVED)
-    diff = _IN_URL.sub(REMOVED, _SHAPES.sub(REMOVED, diff))
-    diff = _QUOTED.sub(rf"\g<1>{REMOVED}\g<2>", diff)
+    diff = _QUOTED.sub(rf"\g<1>{REMOVED}\g<2>", _without_certain_secrets(diff))
     return diff if header.endswith(".py") else _UNQUOTED.sub(rf"\g<1>{REMOVED}", diff)
+
+
+def _without_certain_secrets(text: str) -> str:
+    """The text without the environment's secrets, passwords in addresses, and service keys."""
+    for secret in sorted(in_environment().values(), key=len, reverse=True):
+        text = text.replace(secret, REMOVED)
+    return _IN_URL.sub(REMOVED, _SHAPES.sub(REMOVED, text))

@@ -3,6 +3,7 @@
 config.yaml        the resolved config
 overrides.yaml     what was typed
 environment.json   versions, machine, git commit, command; of every time that it went on, too
+error.txt          the traceback, if the program crashed
 git.diff           what makes the code that ran out of the commit, if anything; git.1.diff of the first resume
 per_class_*.csv    precision, recall, F1, accuracy and support of each class; confusion_*.csv the matrix
 checkpoints/       best.ckpt and the last ones
@@ -11,7 +12,7 @@ summary.json       results; written last, so its existence means that the run is
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,18 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
     return summary
 
 
+def read_environment(run_dir: Path) -> dict[str, Any]:
+    """What is recorded of a run's code and machine; empty where that is missing or damaged."""
+    try:
+        environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return environment if isinstance(environment, dict) else {}
+
+
 def read_id(run_dir: Path) -> str | None:
     """The id by which trackers know a run, wherever its directory lies; None for a run that has none."""
-    try:
-        known = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))["id"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    known = read_environment(run_dir).get("id")
     return known if isinstance(known, str) and known.isalnum() else None
 
 
@@ -128,13 +135,25 @@ def best_checkpoint(run_dir: Path) -> Path:
     return path
 
 
-def runs_named(path: Path) -> list[Path]:
+def expand_multirun(path: Path) -> list[Path]:
     """The run directory itself; of a multirun's directory, its finished runs in the order of their numbers."""
     if (path / "config.yaml").exists() or not path.is_dir():
         return [path]
     folders = [one.parent for one in path.glob("*/summary.json")]
     finished = [one for one in folders if (read_summary(one) or {}).get("status") == "finished"]
     return sorted(finished, key=lambda one: (int(one.name) if one.name.isdecimal() else 0, one.name)) or [path]
+
+
+def checkpoints_of(runs: Sequence[str | Path], checkpoint: str | Path | None) -> list[Path]:
+    """The checkpoints that a command names: the best of each run and of each run of a multirun, or a file of its own.
+
+    Raises:
+        UserError: if a run has no best checkpoint, or unless one of runs and a checkpoint is given.
+    """
+    expanded = [found for run in runs for found in expand_multirun(Path(run))]
+    if len(expanded) > 1 and checkpoint is None:
+        return [best_checkpoint(run) for run in expanded]
+    return [checkpoint_of(expanded[0] if expanded else None, checkpoint)]
 
 
 def checkpoint_of(run: str | Path | None, checkpoint: str | Path | None) -> Path:

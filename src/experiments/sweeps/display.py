@@ -8,7 +8,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from experiments.sweeps.study import SharedStudy
-from experiments.sweeps.trials import ERROR, STATUS, counted
+from experiments.sweeps.trials import ERROR_ATTR, STATUS, counted
 
 
 class Display:
@@ -52,13 +52,13 @@ class Display:
         left = f", {clock(seconds)} left" if seconds > 0 else ""
         what = f"{trial.value:.4f}" if trial.state == TrialState.COMPLETE else STATUS[trial.state]
         if trial.state == TrialState.FAIL:
-            what = f"failed: {str(trial.user_attrs.get(ERROR, '')).splitlines()[0][:200]}"
+            what = f"failed: {str(trial.user_attrs.get(ERROR_ATTR, '')).splitlines()[0][:200]}"
         return f"trial {trial.number}: {what}  ({len(ended)} of {self.total}{also}{record}{left})"
 
     def stopped(self, again: str) -> None:
-        """How to go on with a sweep that was interrupted."""
+        """Say how to continue a sweep that was interrupted."""
         self.look()
-        print(f"stopped with {len(self.shown)} of {self.total} trials done; go on with: {again}", flush=True)
+        print(f"stopped with {len(self.shown)} of {self.total} trials done; continue with: {again}", flush=True)
 
 
 def clock(seconds: float) -> str:

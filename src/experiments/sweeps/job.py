@@ -67,9 +67,9 @@ class Job:
         from optuna.trial import TrialState
 
         from experiments.callbacks import Pruning
-        from experiments.sweeps.trials import DIRECTORY, ERROR
+        from experiments.sweeps.trials import DIRECTORY_ATTR, ERROR_ATTR
 
-        study = shared.study()
+        study = shared.open_study()
         trial = shared.claim(study, number)
         if trial is None:
             outcome.error = f"trial {number} was given to another process"
@@ -80,7 +80,7 @@ class Job:
             return trial.should_prune()
 
         pruning = Pruning(report, shared.metric, shared.direction)
-        trial.set_user_attr(DIRECTORY, outcome.directory)
+        trial.set_user_attr(DIRECTORY_ATTR, outcome.directory)
         try:
             self._run(config, outcome, pruning)
         except BaseException:
@@ -89,7 +89,7 @@ class Job:
         if outcome.error is None and pruning.best is None:
             outcome.error = f"no {shared.metric} was ever logged"
         if outcome.error is not None:
-            trial.set_user_attr(ERROR, outcome.error)
+            trial.set_user_attr(ERROR_ATTR, outcome.error)
         state = TrialState.FAIL if outcome.error else TrialState.PRUNED if pruning.pruned else TrialState.COMPLETE
         try:
             study.tell(number, pruning.best if state == TrialState.COMPLETE else None, state=state)

@@ -16,12 +16,12 @@ from experiments.config.installation import command, typed_override, typed_path
 from experiments.sweeps.job import Outcome
 
 
-def freeze(config: DictConfig, context: HydraContext) -> None:
+def freeze_conf(config: DictConfig, context: HydraContext) -> None:
     """Keep the conf files that a multirun begins with in its directory, and compose all its jobs from them."""
     folder = Path(config.hydra.sweep.dir).absolute() / "conf"
     if not config.check and not conf_files.is_frozen(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        conf_files.freeze(folder)
+        conf_files.copy_to(folder)
         compose_from(context.config_loader, folder)
 
 

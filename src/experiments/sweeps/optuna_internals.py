@@ -8,11 +8,11 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from experiments.sweeps.trials import LOST
+from experiments.sweeps.trials import LOST_ATTR
 
 
-class TeachingStudy(optuna.Study):
-    """A study whose failures teach the sampler too.
+class StudyShowingFailures(optuna.Study):
+    """A study that shows failed trials to its sampler.
 
     Optuna's samplers pass over failed trials, so TPE comes back again and again to a choice that always fails: it
     looks untried. Here, who asks for pruned trials also gets the failed ones, as pruned before their first value.
@@ -26,16 +26,16 @@ class TeachingStudy(optuna.Study):
             return wanted
         failed = []
         for trial in super()._get_trials(deepcopy, (TrialState.FAIL,), use_cache):
-            if trial.params and LOST not in trial.user_attrs:
+            if trial.params and LOST_ATTR not in trial.user_attrs:
                 seen = copy(trial)
                 seen.state, seen.intermediate_values = TrialState.PRUNED, {}
                 failed.append(seen)
         return sorted([*wanted, *failed], key=lambda trial: trial.number)
 
 
-def teaching_study(study: optuna.Study) -> optuna.Study:
-    """The same study, whose failures teach: ``create_study`` makes no other class, and keeps its storage private."""
-    return TeachingStudy(study.study_name, study._storage, study.sampler, study.pruner)
+def with_failures_shown_to_sampler(study: optuna.Study) -> optuna.Study:
+    """The same study, showing failures: ``create_study`` makes no other class, and keeps its storage private."""
+    return StudyShowingFailures(study.study_name, study._storage, study.sampler, study.pruner)
 
 
 def storage_of(study: optuna.Study) -> BaseStorage:

@@ -29,7 +29,7 @@ class SystemLock(JournalFileOpenLock):
 
 
 class Journal(JournalFileBackend):
-    """A journal that goes on behind a line whose writer was killed."""
+    """A journal file that stays usable after a writer was killed within a line."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,6 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 @lru_cache
-def opened(journal: Path, process: int) -> JournalStorage:
-    """A process's connection to a journal."""
+def journal_storage(journal: Path, process: int) -> JournalStorage:
+    """Open a journal, once a process."""
     return JournalStorage(Journal(journal))

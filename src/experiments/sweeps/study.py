@@ -1,8 +1,8 @@
 """One study, shared by processes that may die at any moment, on one machine or several.
 
-What is in it is true even if a process was killed while writing: the journal's lock is the system's, which frees it
-when its holder dies, and half a line at its end is cut off. Every process that runs trials holds a lock beside the
-journal; a running trial whose process is gone is failed and goes back into the queue.
+The journal stays valid even if a process was killed while writing: the operating system frees the lock of a process
+that dies, and half a line at the journal's end is cut off. Every process that runs trials holds a file lock beside
+the journal; a running trial whose process is gone is marked as failed, and its parameters are queued again.
 """
 
 import logging
@@ -20,16 +20,26 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from experiments.errors import UserError
-from experiments.sweeps.optuna_internals import storage_of, suggest, teaching_study, trial_id
+from experiments.sweeps.optuna_internals import storage_of, suggest, trial_id, with_failures_shown_to_sampler
 from experiments.sweeps.space import Space
-from experiments.sweeps.storage import beside, opened
-from experiments.sweeps.trials import DEATHS, DIRECTORY, ERROR, LOST, OWNER, RETRY_OF, SWEEP, counted, running
+from experiments.sweeps.storage import beside, journal_storage
+from experiments.sweeps.trials import (
+    DEATHS_ATTR,
+    DIRECTORY_ATTR,
+    ERROR_ATTR,
+    LOST_ATTR,
+    OWNER_ATTR,
+    RETRY_OF_ATTR,
+    SWEEP_ATTR,
+    counted,
+    running,
+)
 
 log = logging.getLogger(__name__)
 MAX_DEATHS = 10  # a trial that kills its process time and again is failed for good
-MAY_DIFFER = ("data_root", "data.root", "trainer.accelerator", "trainer.devices")  # between machines
-NAME = "sweep"  # a journal holds one study
-_HELD: dict[tuple[Path, int], FileLock] = {}  # this process's lock as an owner of trials
+MACHINE_SPECIFIC = ("data_root", "data.root", "trainer.accelerator", "trainer.devices")  # overrides that may differ
+STUDY_NAME = "sweep"  # a journal holds one study
+_OWNER_LOCKS: dict[tuple[Path, int], FileLock] = {}  # this process's lock as an owner of trials
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -49,38 +59,40 @@ class SharedStudy:
     pruner: BasePruner = field(default_factory=NopPruner)
 
     def lock(self) -> FileLock:
-        """Let no other process ask, count or give back meanwhile."""
+        """The lock under which processes draw, claim, count and requeue trials."""
         return FileLock(beside(self.journal, "ask.lock"))
 
-    def study(self, sampler: BaseSampler | None = None) -> optuna.Study:
-        """The study as optuna's own object; without a sampler it serves to tell, not to ask.
+    def open_study(self, sampler: BaseSampler | None = None) -> optuna.Study:
+        """Create or load the study as Optuna's own object; without a sampler it draws at random, or is only read.
 
         Raises:
             UserError: if the journal cannot be opened, or holds the study of another sweep.
         """
         sweep = {
-            **{name: str(one) for name, one in self.space.items()},
+            **{name: str(distribution) for name, distribution in self.space.items()},
             "hydra.sweeper.metric": self.metric,
-            "fixed": sorted(one for one in self.fixed if one.partition("=")[0] not in MAY_DIFFER),
+            "fixed": sorted(
+                override for override in self.fixed if override.partition("=")[0] not in MACHINE_SPECIFIC
+            ),
         }
         try:
             self.journal.parent.mkdir(parents=True, exist_ok=True)
             with self.lock():
                 study = optuna.create_study(
-                    storage=opened(self.journal, os.getpid()),
+                    storage=journal_storage(self.journal, os.getpid()),
                     sampler=sampler or RandomSampler(),
                     pruner=self.pruner,
-                    study_name=NAME,
+                    study_name=STUDY_NAME,
                     direction=self.direction,
                     load_if_exists=True,
                 )
-                study = teaching_study(study)
-                if SWEEP not in study.user_attrs:
-                    study.set_user_attr(SWEEP, sweep)
+                study = with_failures_shown_to_sampler(study)
+                if SWEEP_ATTR not in study.user_attrs:
+                    study.set_user_attr(SWEEP_ATTR, sweep)
         except Exception as error:  # whatever a file system or a damaged journal may say
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"the study in {self.journal} cannot be opened: {reason}") from error
-        known = {**study.user_attrs[SWEEP], "hydra.sweeper.direction": study.direction.name.lower()}
+        known = {**study.user_attrs[SWEEP_ATTR], "hydra.sweeper.direction": study.direction.name.lower()}
         ours = {**sweep, "hydra.sweeper.direction": self.direction}
         different = [
             f"{part}: {known.get(part, 'nothing')} -> {ours.get(part, 'nothing')}"
@@ -91,23 +103,23 @@ class SharedStudy:
             raise UserError(
                 f"the study in {self.journal} is of another sweep:\n  "
                 + "\n  ".join(different)
-                + "\nGo on with it by the same command, or name another hydra.sweep.dir."
+                + "\nContinue it with the same command, or name another hydra.sweep.dir."
             )
         return study
 
-    def owner(self) -> str:
-        """This process's name as an owner of trials; its lock is held until the process ends."""
+    def register_as_owner(self) -> str:
+        """Take a lock that shows this process to be alive until it ends; return its name, which its trials carry."""
         key = self.journal, os.getpid()
-        if key not in _HELD:
+        if key not in _OWNER_LOCKS:
             folder = beside(self.journal, "owners")
             folder.mkdir(exist_ok=True)
-            _HELD[key] = FileLock(folder / secrets.token_hex(8))
-            _HELD[key].acquire()
-        return Path(_HELD[key].lock_file).name
+            _OWNER_LOCKS[key] = FileLock(folder / secrets.token_hex(8))
+            _OWNER_LOCKS[key].acquire()
+        return Path(_OWNER_LOCKS[key].lock_file).name
 
     def is_dead(self, trial: FrozenTrial) -> bool:
         """Whether the process of a running trial is gone."""
-        owner = trial.user_attrs.get(OWNER)
+        owner = trial.user_attrs.get(OWNER_ATTR)
         path = beside(self.journal, "owners") / str(owner)
         if owner is None or not path.exists():
             return True  # owners are named under the lock that is held here: it was killed in between
@@ -121,16 +133,16 @@ class SharedStudy:
         """Fail the running trials of processes that are gone and put them back into the queue; returns how many."""
         dead = [trial for trial in running(study) if self.is_dead(trial)]
         for trial in dead:
-            at_work = DIRECTORY in trial.user_attrs  # a process that died before is not the trial's fault
-            self._requeue(study, trial, trial.user_attrs.get(DEATHS, 0) + at_work)
+            had_started = DIRECTORY_ATTR in trial.user_attrs  # a process that died before is not the trial's fault
+            self._requeue(study, trial, trial.user_attrs.get(DEATHS_ATTR, 0) + had_started)
         return len(dead)
 
     def ask(
         self, study: optuna.Study, total: int, sampler_of: Callable[[int], BaseSampler] | None = None
     ) -> Trial | None:
-        """A new trial, or one from the queue; None if ``total`` trials are done or under way.
+        """Return a new trial, or one from the queue; None if ``total`` trials are done or under way.
 
-        ``sampler_of`` makes the sampler for the trial of a number, if not the study's own is to be asked.
+        ``sampler_of`` makes the sampler for a trial by its number, instead of the study's own sampler.
         """
         with self.lock():
             self.recover(study)
@@ -139,38 +151,40 @@ class SharedStudy:
             if sampler_of is not None:
                 study.sampler = sampler_of(len(study.get_trials(deepcopy=False)))
             trial = study.ask()
-            trial.set_user_attr(OWNER, self.owner())
-            for name, one in self.space.items():
-                suggest(trial, name, one)
+            trial.set_user_attr(OWNER_ATTR, self.register_as_owner())
+            for name, distribution in self.space.items():
+                suggest(trial, name, distribution)
             return trial
 
     def claim(self, study: optuna.Study, number: int) -> Trial | None:
-        """The trial of this number for this process to run; None if it is no longer to be run."""
+        """Take over the trial of this number; None if it has ended meanwhile."""
         with self.lock():
-            trial = next(one for one in study.get_trials(deepcopy=False) if one.number == number)
+            trial = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
             if trial.state != TrialState.RUNNING:
                 return None
             claimed = Trial(study, trial_id(trial))
-            claimed.set_user_attr(OWNER, self.owner())
+            claimed.set_user_attr(OWNER_ATTR, self.register_as_owner())
             return claimed
 
     def give_back(self, study: optuna.Study, number: int) -> None:
         """Put a trial of this process that was interrupted back into the queue."""
         with self.lock():
             trial = study.trials[number]
-            if trial.state == TrialState.RUNNING and trial.user_attrs.get(OWNER) == self.owner():
-                self._requeue(study, trial, trial.user_attrs.get(DEATHS, 0))
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get(OWNER_ATTR) == self.register_as_owner():
+                self._requeue(study, trial, trial.user_attrs.get(DEATHS_ATTR, 0))
 
     def _requeue(self, study: optuna.Study, trial: FrozenTrial, deaths: int) -> None:
-        # In this order no moment is left in which a kill could lose a trial or have it run twice.
+        # In this order a kill at any moment neither loses the trial nor lets it run twice.
         storage = storage_of(study)
         if deaths >= MAX_DEATHS:
-            storage.set_trial_user_attr(trial_id(trial), ERROR, f"its process died {deaths} times")
+            storage.set_trial_user_attr(trial_id(trial), ERROR_ATTR, f"its process died {deaths} times")
         else:
-            queued = any(other.user_attrs.get(RETRY_OF) == trial.number for other in study.get_trials(deepcopy=False))
+            queued = any(
+                other.user_attrs.get(RETRY_OF_ATTR) == trial.number for other in study.get_trials(deepcopy=False)
+            )
             if not queued and trial.params.keys() == self.space.keys():
-                study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number, DEATHS: deaths})
-            storage.set_trial_user_attr(trial_id(trial), LOST, "its process ended before it did")
+                study.enqueue_trial(trial.params, user_attrs={RETRY_OF_ATTR: trial.number, DEATHS_ATTR: deaths})
+            storage.set_trial_user_attr(trial_id(trial), LOST_ATTR, "its process ended before it did")
         try:
             storage.set_trial_state_values(trial_id(trial), TrialState.FAIL)
         except optuna.exceptions.UpdateFinishedTrialError:  # it lived, and ended just now

@@ -27,11 +27,11 @@ from experiments.errors import UserError
 from experiments.sweeps import space as spaces
 from experiments.sweeps.display import Display
 from experiments.sweeps.job import TRIAL, Job
-from experiments.sweeps.multirun import NothingFinished, command_again, freeze, prepared
+from experiments.sweeps.multirun import NothingFinished, command_again, freeze_conf, prepared
 from experiments.sweeps.samplers import sampler_of_trial
 from experiments.sweeps.storage import JOURNAL
 from experiments.sweeps.study import SharedStudy
-from experiments.sweeps.trials import ERROR, best, counted, running
+from experiments.sweeps.trials import ERROR_ATTR, best, counted, running
 from experiments.sweeps.workers import SECONDS_BETWEEN_LOOKS, WORKER, cores, end_with_parent, run_workers
 
 OPTIONS = ("sampler", "pruner", "n_trials", "workers", "metric", "direction", "params")
@@ -136,7 +136,7 @@ class Sweep:
         self.folder.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("TQDM_DISABLE", "1")  # one line a trial: no bar an epoch, no launcher's word
         logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
-        study = self.shared.study()
+        study = self.shared.open_study()
         if self.is_worker:
             end_with_parent()
             self.work(width=1, show=None)
@@ -171,8 +171,8 @@ class Sweep:
 
     def work(self, width: int, show: Callable[[], None] | None) -> None:
         """Ask ``width`` trials, let them run through the launcher, and again."""
-        study = self.shared.study(self.sampler(0))
-        freeze(self.config, self.context)
+        study = self.shared.open_study(self.sampler(0))
+        freeze_conf(self.config, self.context)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=Job(self.task, self.shared), config=prepared(self.config)
         )
@@ -194,7 +194,7 @@ class Sweep:
             except (HydraException, OmegaConfBaseException) as error:  # values that do not go together
                 for trial in batch:
                     if study.trials[trial.number].state == TrialState.RUNNING:
-                        trial.set_user_attr(ERROR, str(error))
+                        trial.set_user_attr(ERROR_ATTR, str(error))
                         study.tell(trial, state=TrialState.FAIL)
             except BaseException:
                 for trial in batch:
@@ -209,10 +209,10 @@ class Sweep:
         Raises:
             UserError: if they have ended and trials are left.
         """
-        freeze(self.config, self.context)
+        freeze_conf(self.config, self.context)
         logs = self.folder / "workers"
         broken = run_workers(workers, f"hydra.sweep.dir={spaces.quoted(str(self.folder))}", logs, look)
-        left = self.total - len(counted(self.shared.study()))
+        left = self.total - len(counted(self.shared.open_study()))
         if broken:
             print(f"{len(broken)} of {workers} workers ended early; see {', '.join(map(str, broken))}", flush=True)
         if left > 0:
@@ -222,7 +222,9 @@ class Sweep:
         """The last lines of a sweep."""
         winner = best(study)
         if winner is None:
-            first = next((trial.user_attrs[ERROR] for trial in study.trials if ERROR in trial.user_attrs), "")
+            first = next(
+                (trial.user_attrs[ERROR_ATTR] for trial in study.trials if ERROR_ATTR in trial.user_attrs), ""
+            )
             raise NothingFinished(f"no trial finished; the first one failed with: {first}")
         values, mode = spaces.as_overrides(winner.params), self.shared.direction[:3]
         by = [] if self.shared.metric == self.config.monitor else [f"monitor={self.shared.metric}", f"mode={mode}"]

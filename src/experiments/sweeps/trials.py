@@ -1,10 +1,15 @@
-"""What a trial of a study says of itself, and which trials count."""
+"""The user attributes of a study and its trials, and which trials count."""
 
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-# What a trial says of itself beside its parameters
-OWNER, DIRECTORY, LOST, RETRY_OF, DEATHS, ERROR = "owner", "directory", "lost", "retry_of", "deaths", "error"
+# User attributes of a trial
+OWNER_ATTR = "owner"
+DIRECTORY_ATTR = "directory"
+LOST_ATTR = "lost"
+RETRY_OF_ATTR = "retry_of"
+DEATHS_ATTR = "deaths"
+ERROR_ATTR = "error"
 STATUS = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
@@ -12,13 +17,13 @@ STATUS = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
-SWEEP = "sweep"  # what a study says of its sweep
+SWEEP_ATTR = "sweep"  # user attribute of a study: its sweep's space, metric and overrides
 
 
 def counted(study: Study) -> list[FrozenTrial]:
     """The trials that count: those that ended by themselves, and those that run."""
     trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.state != TrialState.WAITING and LOST not in trial.user_attrs]
+    return [trial for trial in trials if trial.state != TrialState.WAITING and LOST_ATTR not in trial.user_attrs]
 
 
 def running(study: Study) -> list[FrozenTrial]:

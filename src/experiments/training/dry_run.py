@@ -27,7 +27,7 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, Any]:
     with TemporaryDirectory() as folder, forbidden("check=true writes nothing"), _unchanged_logging():
         store = {"tracking_uri": f"sqlite:///{folder}/mlflow.db"}  # which MLflow makes when it is built
         loggers = {
-            name: {**part, **(store if "tracking_uri" in part else {})}
+            name: {**part, **store} if "tracking_uri" in part else part
             for name, part in (config["logger"] or {}).items()
             if part
         }

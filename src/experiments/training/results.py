@@ -67,9 +67,9 @@ def report_end(experiment: Experiment, config: Mapping[str, Any], summary: Mappi
     """Tell the loggers how the run ended, and leave its report."""
     trainer, classifier = experiment.trainer, experiment.classifier
     log_end(trainer.loggers, summary)
-    if (confusion := find_callback(trainer, Confusion)) and trainer.is_global_zero:
+    if confusion := find_callback(trainer, Confusion):
         for stage, matrix in confusion.matrices.items():
-            write_class_tables(Path(config["run_dir"]), stage, matrix.numpy(), confusion.class_names)
+            on_rank_zero(write_class_tables, Path(config["run_dir"]), stage, matrix.numpy(), confusion.class_names)
     if report := find_callback(trainer, Report):
         on_rank_zero(report.write, trainer, config, summary, getattr(classifier, "net", classifier))
 

@@ -49,7 +49,7 @@ MAY_CHANGE = (
     "trainer.num_nodes",
     "trainer.profiler",
 )
-# Of these, what the run keeps when it is gone on with once more.
+# Of these, what the run keeps when it is resumed once more.
 KEPT_CHANGES = (
     "tags",
     "note",
@@ -105,13 +105,13 @@ class ResumePlan:
         if before != world_size and _plans_steps(self.config):
             raise UserError(
                 f"scheduler={self.config['scheduler']['_target_']} was planned for the steps of {before} devices, "
-                f"and {world_size} take another number: go on with trainer.devices={before}, or start a new run, "
+                f"and {world_size} take another number: continue with trainer.devices={before}, or start a new run, "
                 "with scheduler=constant if devices are to change"
             )
 
 
 def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePlan:
-    """Decide how ``resume=`` goes on in ``config["run_dir"]``.
+    """Decide how ``resume=`` continues the run in ``config["run_dir"]``.
 
     The stored config rules; of the composed one, only what was typed on the command line is compared with it.
 
@@ -148,7 +148,7 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
                     refused.append(f"{leaf}: {before.get(leaf)} -> {now.get(leaf)}")
     if refused:
         raise UserError(
-            f"the run in {run_dir} goes on with its own config, and these overrides differ from it:\n  "
+            f"the run in {run_dir} continues with its own config, and these overrides differ from it:\n  "
             + "\n  ".join(refused)
             + "\nLeave them out, or start a new run with them (without resume=)."
         )
@@ -193,13 +193,13 @@ def _checkpoint(resume: str, run_dir: Path) -> Path | None:
     if resume.endswith(".ckpt"):
         read_checkpoint(resume)
         if not ROLLING.fullmatch(Path(resume).name):
-            log.warning("%s is no rolling checkpoint: the run goes on, but not bit for bit", resume)
+            log.warning("%s is no rolling checkpoint: the run continues, but not bit for bit", resume)
         return Path(resume)
     found = newest_undamaged(run_dir / "checkpoints")
     if found is None:
         log.warning("no checkpoint to go on from in %s: starting over there", run_dir)
     else:
-        log.info("going on from %s", found)
+        log.info("resuming from %s", found)
     return found
 
 

@@ -23,7 +23,7 @@ from experiments.monitoring.loggers.record import replay
 from experiments.runs.allowed_classes import trust_needed
 from experiments.runs.environment import code_change
 from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
-from experiments.runs.run_record import record_resume, record_start, record_summary, record_traceback, reopen
+from experiments.runs.run_record import clear_outcome, record_resume, record_start, record_summary, record_traceback
 from experiments.training.build import Experiment, build
 from experiments.training.devices import check_accelerator, cpu_build, device_name, is_slow_in_bf16
 from experiments.training.process import (
@@ -56,7 +56,7 @@ def train(
 
     Args:
         config: plain values, resolved: what ``experiments.compose`` returns. With ``resume``, its ``run_dir`` is the
-            run to go on with, and the config stored there rules.
+            run to resume, and the config stored there rules.
         overrides: what was typed, for the record.
         callbacks: what is called beside those of the config, and before them.
         may_start_processes: false for a job of a multirun, where a process a device would start the multirun again.
@@ -106,7 +106,7 @@ def train(
             experiment = build(config, resume_plan.moved_from if resume_plan else None)
             if resume_plan:
                 resume_plan.require_fit(experiment.data, experiment.trainer.world_size)
-                on_rank_zero(reopen, run_dir, resume_plan.record)
+                on_rank_zero(clear_outcome, run_dir, resume_plan.record)
                 on_rank_zero(record_resume, run_dir, config, CHECKOUT or Path.cwd())
                 on_rank_zero(replay, experiment.trainer.loggers, resume_plan.logged_steps)
             begun = True
@@ -118,13 +118,13 @@ def train(
             if not is_first_rank():  # the first rank speaks for all; another's exit code would kill it
                 raise SystemExit(0) from None
             # of many runs, the sweep says how to go on
-            again = f"; go on with: {_typed('train', 'resume', run_dir, config)}" if may_start_processes else ""
+            again = f"; continue with: {_typed('train', 'resume', run_dir, config)}" if may_start_processes else ""
             log.warning("%s%s", stopped, again)
             raise
         except Exception as error:
             error = as_user_error(error, config)
             mistake = isinstance(error, UserError)
-            if begun:  # a run that was not gone on with stays as it was
+            if begun:  # a run that was not resumed stays as it was
                 failed = {"status": "failed", "error": f"{type(error).__name__}: {error}", "seed": config["seed"]}
                 if experiment is not None:
                     failed = report_failure(experiment, config, failed)

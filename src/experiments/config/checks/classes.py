@@ -7,7 +7,7 @@ from typing import Any
 from experiments.config.checks.check import describe_mistake
 from experiments.config.checks.sections import Config, Fault, section, shown, targets
 from experiments.config.checks.signatures import NotFound, fits, locate, named, taken
-from experiments.config.suggestions import meant_key
+from experiments.config.suggestions import suggestion_suffix
 
 FACTS = ("num_classes", "in_channels", "image_size", "in_features")
 
@@ -46,7 +46,7 @@ def _of_target(name: str, part: Config) -> Iterator[Fault]:
                 known = [one for one in parameters if one in FACTS or one not in {*given, *built}]
                 takes = f"It takes {', '.join(known)}" if known else "It takes none"
                 own = "; data=custom gives a data set of your own no key but those you add" if name == "data" else ""
-                near = meant_key(f"{name}.{key}", value, {f"{name}.{one}": True for one in known})
+                near = suggestion_suffix(f"{name}.{key}", value, {f"{name}.{one}": True for one in known})
                 yield f"{name}.{key}", value, f"is no argument of {target}.{near or f' {takes}{own}'}"
         elif value is None and key in given:
             continue

@@ -11,7 +11,7 @@ from experiments.config.checks.ranges import kind_mismatch, ruled
 from experiments.config.checks.sections import GROUPS, MUST_BE_THERE, Config, leaves, section, value_at
 from experiments.config.checks.sources import defaults, files
 from experiments.config.plain_values import CLASSIFIER
-from experiments.config.suggestions import keys_of, meant_key
+from experiments.config.suggestions import leaf_by_key, suggestion_suffix
 
 
 def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any, str]]:
@@ -21,7 +21,7 @@ def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any
     for key, value in config.items():
         if key not in keys and not re.search(rf"\$\{{([\w.]+:)?{re.escape(key)}\b", every):
             unplaced = f" Does a file of conf/{key}/ lack the line  # @package _global_  ?"
-            near = unplaced if conf_files.is_group(key) else meant_key(key, value, keys_of(config))
+            near = unplaced if conf_files.is_group(key) else suggestion_suffix(key, value, leaf_by_key(config))
             yield key, value, f"is a key that nothing reads.{near}"
         elif key in known and (kind := kind_mismatch(key, value, known[key])):
             yield key, value, f"must be {kind}"

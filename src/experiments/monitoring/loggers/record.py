@@ -42,17 +42,17 @@ class MetricsRecord(Logger):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "metrics": values}) + "\n")
 
-    def keep(self, end: int) -> list[Row]:
+    def truncate(self, end: int) -> list[Row]:
         """Return the rows of steps below ``end``, and remove the others: they will be logged again."""
         rows: list[Row] = []
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         for line in lines:
             try:
                 row = json.loads(line)
-            except ValueError:  # half a line, where the process was killed
+                if row["step"] is not None and row["step"] < end:
+                    rows.append((dict(row["metrics"]), row["step"]))
+            except (ValueError, TypeError, KeyError):  # half a line, where the process was killed, or a user's own
                 continue
-            if row["step"] is not None and row["step"] < end:
-                rows.append((row["metrics"], row["step"]))
         text = "".join(json.dumps({"step": step, "metrics": metrics}) + "\n" for metrics, step in rows)
         write_atomically(self.path, text.encode())
         return rows
@@ -61,7 +61,7 @@ class MetricsRecord(Logger):
 def replay(loggers: Iterable[Logger], end: int) -> None:
     """Let every logger that a resumed run starts anew show the steps below ``end`` too, from the run's record."""
     loggers = list(loggers)
-    rows = [row for logger in loggers if isinstance(logger, MetricsRecord) for row in logger.keep(end)]
+    rows = [row for logger in loggers if isinstance(logger, MetricsRecord) for row in logger.truncate(end)]
     for logger in loggers:
         if isinstance(logger, (MLFlowLogger, WandbLogger)):
             logger.replay(rows)

@@ -1,9 +1,9 @@
-"""Lightning's loggers, made to show one run for each of ours, however often it goes on."""
+"""Lightning's loggers, made to show one run for each run directory, however often it is resumed."""
 
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,18 +89,15 @@ class MLFlowLogger(LightningsMLFlowLogger):
         self._ready = False
         told = {"tags": ", ".join(tags), "mlflow.note.content": note, RUN_TAG: self._id}
         known = {name: value for name, value in told.items() if value}
-        with self._alone():
+        with self._store_lock():
             super().__init__(experiment_name, tracking_uri=tracking_uri, tags=known, **options)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Let runs that start together create a store, and an experiment in it, one after the other."""
+    def _store_lock(self) -> AbstractContextManager[object]:
+        """The lock with which runs that start together create a store and its experiments one after the other."""
         if self._file is None:
-            yield
-            return
+            return nullcontext()
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self._file}.lock"):
-            yield
+        return FileLock(f"{self._file}.lock")
 
     @property
     @rank_zero_experiment
@@ -109,7 +106,7 @@ class MLFlowLogger(LightningsMLFlowLogger):
         if self._ready:
             return super().experiment
         self._ready = True
-        with self._alone():
+        with self._store_lock():
             self._find_run()
             return super().experiment
 
@@ -134,8 +131,7 @@ class MLFlowLogger(LightningsMLFlowLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log the points that the MLflow run has not."""
-        if self.experiment is None:
-            return
+        self.experiment  # noqa: B018  # finds the run, and the points that it has
         new = {name: value for name, value in metrics.items() if (name, step or 0) not in self._logged}
         if new:
             super().log_metrics(new, step)

@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.sweeps.summary.runs import RESULTS
+from experiments.sweeps.summary.tables import shown
+
 SPLITS = {"val": "the validation split", "test": "the test split", "train": "the train split"}
 ESCAPED = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -17,29 +20,29 @@ def latex(table: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
     A mean has the decimals that show two digits of its deviation.
     """
     counted = [name for name in ("seeds", "folds") if name in table[0]]
-    shown = [metric for metric in metrics if any(metric in row for row in table)]
-    hidden = {"run", "status", "epochs", "train_seconds", "val/accuracy", "test/accuracy", *counted, *metrics}
+    reported = [metric for metric in metrics if any(metric in row for row in table)]
+    hidden = {"run", "status", *RESULTS, *counted, *metrics}
     every = dict.fromkeys(name for row in table for name in row)
     settings = [name for name in every if name not in hidden and not name.endswith(" ±")]
-    names = [*settings, *shown]
+    names = [*settings, *reported]
     lines = []
     for place, row in enumerate(table):
         cells = [_text(row.get(name)) for name in settings]
-        cells += [_number(row.get(name), row.get(f"{name} ±")) for name in shown]
+        cells += [_number(row.get(name), row.get(f"{name} ±")) for name in reported]
         lines.append(" & ".join(rf"\textbf{{\boldmath {cell}}}" if place == 0 else cell for cell in cells) + r" \\")
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
-            rf"\begin{{tabular}}{{{'l' * len(settings)}{'r' * len(shown)}}}",
+            rf"\begin{{tabular}}{{{'l' * len(settings)}{'r' * len(reported)}}}",
             r"\toprule",
             " & ".join(_text(name) for name in names) + r" \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
-            rf"\caption{{{_caption(table, shown, counted)}}}",
+            rf"\caption{{{_caption(table, reported, counted)}}}",
             r"\end{table}",
             "",
         ]
@@ -60,9 +63,7 @@ def _caption(table: Sequence[Mapping[str, Any]], metrics: Sequence[str], counted
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "--"
-    return (f"{value:.4g}" if isinstance(value, float) else str(value)).translate(ESCAPED)
+    return "--" if value is None else shown(value).translate(ESCAPED)
 
 
 def _number(value: Any, deviation: Any) -> str:

@@ -101,15 +101,9 @@ def runs_in(folder: str | Path) -> list[Run]:
                 choices=hydra.get("runtime", {}).get("choices", {}),
             )
         )
-    find_variations(runs)
-    return runs
-
-
-def find_variations(runs: Iterable[Run]) -> None:
-    """Note for each run the keys that were typed for some of them and whose values differ between them."""
-    runs = list(runs)
     for key in dict.fromkeys(split(override)[0] for run in runs for override in run.overrides):
         values = [run.get(key) for run in runs]
         if key.partition(".")[0].partition("/")[0] not in NOT_VARIED and len({str(value) for value in values}) > 1:
             for run, value in zip(runs, values, strict=True):
                 run.varied[key] = value
+    return runs

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from experiments.config.suggestions import keys_of
+from experiments.config.suggestions import leaf_by_key
 from experiments.errors import UserError, did_you_mean
 from experiments.sweeps.summary.runs import Run
 
@@ -47,12 +47,12 @@ def require_known(runs: Sequence[Run], key: str, said: str) -> None:
     """Raise UserError if no run has a key, with the nearest ones."""
     if any(run.value(key) is not None or key in run.config for run in runs):
         return
-    known = dict.fromkeys(name for run in runs for name in (*run.summary, *run.choices, *keys_of(run.config)))
+    known = dict.fromkeys(name for run in runs for name in (*run.summary, *run.choices, *leaf_by_key(run.config)))
     if key not in known:
         raise UserError(f"{said}: no run has {key}.{did_you_mean(key, list(known))}")
 
 
-def arrange(runs: Sequence[Run], key: str) -> list[Run]:
+def sort_runs(runs: Sequence[Run], key: str) -> list[Run]:
     """Return the runs in the order of a key, least first; ``-key`` turns it round, and runs without one come last."""
     name = key.removeprefix("-")
     require_known(runs, name, f"sort={key}")

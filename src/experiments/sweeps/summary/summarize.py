@@ -1,6 +1,5 @@
 """Summarize many runs: tables, a study's importances, files. Needs no torch."""
 
-import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.config.installation import install_command
 from experiments.errors import UserError
+from experiments.runs.files import write_csv
 
 if TYPE_CHECKING:
     from optuna import Study
 from experiments.sweeps.summary.latex import latex
 from experiments.sweeps.summary.repetitions import averages, compare
-from experiments.sweeps.summary.runs import Run, find_variations, objective, runs_in
-from experiments.sweeps.summary.select import arrange, require_known, select
+from experiments.sweeps.summary.runs import Run, objective, runs_in
+from experiments.sweeps.summary.select import require_known, select, sort_runs
 from experiments.sweeps.summary.tables import ranked, repeat, rows, text
 
 
@@ -31,24 +31,24 @@ def study_in(folder: str | Path) -> "Study | None":
         return None
     import optuna
 
-    from experiments.sweeps.storage import opened
-    from experiments.sweeps.study import NAME
+    from experiments.sweeps.storage import journal_storage
+    from experiments.sweeps.study import STUDY_NAME
 
     try:
-        return optuna.load_study(study_name=NAME, storage=opened(journal, os.getpid()))
+        return optuna.load_study(study_name=STUDY_NAME, storage=journal_storage(journal, os.getpid()))
     except Exception as error:  # whatever a damaged journal makes Optuna stumble over
         raise UserError(f"the study in {journal} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def join(runs: Sequence[Run], study: "Study", folder: str | Path) -> None:
     """Give runs what the study knows of them: the value of trials whose summary has none, and what was lost."""
-    from experiments.sweeps.trials import DIRECTORY, LOST, SWEEP
+    from experiments.sweeps.trials import DIRECTORY_ATTR, LOST_ATTR, SWEEP_ATTR
 
-    metric = study.user_attrs.get(SWEEP, {}).get("hydra.sweeper.metric", "val/accuracy")
+    metric = study.user_attrs.get(SWEEP_ATTR, {}).get("hydra.sweeper.metric", "val/accuracy")
     by_directory = {os.path.abspath(Path(folder) / run.name): run for run in runs}
     better = min if study.direction.name == "MINIMIZE" else max
     for trial in study.get_trials(deepcopy=False):
-        run = by_directory.get(str(trial.user_attrs.get(DIRECTORY))) or by_directory.get(
+        run = by_directory.get(str(trial.user_attrs.get(DIRECTORY_ATTR))) or by_directory.get(
             os.path.abspath(Path(folder) / str(trial.number))  # the folder was moved
         )
         if run is None:
@@ -56,7 +56,7 @@ def join(runs: Sequence[Run], study: "Study", folder: str | Path) -> None:
         run.varied |= {name: run.varied.get(name, value) for name, value in trial.params.items()}
         if trial.intermediate_values:
             run.summary[metric] = better(trial.intermediate_values.values())
-        if LOST in trial.user_attrs:
+        if LOST_ATTR in trial.user_attrs:
             run.status = "interrupted"
 
 
@@ -114,14 +114,13 @@ def summarize(
     elif metrics[0] != monitored:
         minimize = "loss" in metrics[0]
     every, runs = len(runs), ranked(select(runs, where), metrics[0], minimize)
-    find_variations(runs)
     for metric in metrics:
         if not any(metric in run.summary for run in runs) and any(run.status == "finished" for run in runs):
             known = sorted({name for run in runs for name in run.summary if "/" in name})
             raise UserError(f"metric={metric} is in no run's summary; there are {', '.join(known)}")
     for name in columns:
         require_known(runs, name, f"columns={name}")
-    shown = arrange(runs, sort) if sort else runs
+    shown = sort_runs(runs, sort) if sort else runs
     table, repeated = rows(shown, metrics, columns), averages(runs, metrics, minimize)
     parts = [text(table), text(repeated)]
     if where:
@@ -159,10 +158,7 @@ def write(
     """Write ``summary.csv``, ``summary.md`` and ``summary.tex``."""
     folder.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(name for row in table for name in row))
-    with (folder / "summary.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(table)
+    write_csv(folder / "summary.csv", [names, *([row.get(name) for name in names] for row in table)])
     tables = [text(part, markdown=True) for part in (table, repeated) if part]
     (folder / "summary.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
     (folder / "summary.tex").write_text(paper, encoding="utf-8")
