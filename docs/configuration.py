@@ -14,6 +14,7 @@ GROUPS = {
     "augment": "Random changes of the training images, drawn anew for every image.",
     "loss": "What training lowers.",
     "optimizer": "How weights change in a step.",
+    "param_groups": "Other learning rates and weight decays for some of the parameters.",
     "scheduler": "How the learning rate changes. What needs the number of steps gets it by itself.",
     "metrics": "What is measured on validation and test images, beside loss and accuracy.",
     "trainer": "Lightning's Trainer: device, precision, length, validation.",
@@ -26,7 +27,7 @@ GROUPS = {
     "hydra/sweeper/sampler": "What proposes the next trial of a study.",
     "hydra/sweeper/pruner": "What stops a trial early.",
 }
-LISTS = ("augment", "metrics", "callbacks", "logger")  # whose choices can be joined
+LISTS = ("augment", "metrics", "callbacks", "logger", "param_groups")  # whose choices can be joined
 KEY = re.compile(r"^(?P<indent> *)(?P<name>[\w.]+):(?: (?P<value>[^#\s][^#]*?))?(?: +# ?(?P<comment>.*))?$")
 
 

@@ -70,6 +70,8 @@ SETTINGS = {
     "averaged weights and augmentation": ("callbacks=[default,ema]", "callbacks.model_summary=null",
                                           "optimizer=adamw", "augment=[affine,mixup]",
                                           "callbacks.rolling_checkpoint.every_n_steps=7"),
+    "freezing and groups": ("model=resnet", "~model.net.channels", "callbacks=[default,freeze,ema]",
+                            "callbacks.freeze.until=2", "param_groups=[slow_backbone,no_decay]"),
     "step by step": ("steps_per_execution=1",),
     "plateau": ("scheduler=plateau", "scheduler.patience=0", "+scheduler.threshold=0.5"),
     "step schedule and sgd": ("scheduler=step", "scheduler.step_size=2", "optimizer=sgd", "optimizer.lr=0.02"),

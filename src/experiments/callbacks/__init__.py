@@ -2,6 +2,7 @@
 
 from experiments.callbacks.averaging import AveragedWeights as AveragedWeights
 from experiments.callbacks.finite_loss import FiniteLoss as FiniteLoss
+from experiments.callbacks.freezing import Freeze as Freeze
 from experiments.callbacks.history import MetricHistory as MetricHistory
 from experiments.callbacks.monitored import Monitored as Monitored
 from experiments.callbacks.progress import Progress as Progress

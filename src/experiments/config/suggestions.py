@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from experiments.config import conf_files
+from experiments.config.checks.sections import LISTS
 from experiments.config.checks.sources import files
 
 MAX_SUGGESTIONS = 8
@@ -124,7 +125,7 @@ class _UnknownKey:
         choices = self.of_choices.get(self.below_group)
         if not choices:
             return None
-        if self.group in ("callbacks", "logger", "metrics", "augment"):  # whose choices go together
+        if self.group in LISTS:
             listed = ["default"] * (self.group == "callbacks") + [choices[0].partition("=")[2]]
             return f"the chosen {self.group} have no such key. Add {self.group}=[{','.join(listed)}] to have it"
         depth = len(self.words) - 1

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.data.memory import format_bytes
 from experiments.errors import UserError
-from experiments.training.build import build_classifier, filled, make, net_of
+from experiments.learning.param_groups import named_parameters
+from experiments.training.build import build_classifier, facts, filled, make, net_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Description:
     parameter_bytes: int
     buffer_bytes: int
     activation_bytes: int  # what a training step keeps for its backward pass, without the parameters
+    frozen: tuple[str, ...] = ()  # what callbacks freeze, and until when
 
     @property
     def total(self) -> int:
@@ -40,7 +42,7 @@ class Description:
 
     @property
     def trainable(self) -> int:
-        """The number of parameters that training changes."""
+        """The number of parameters that training changes from the start."""
         return sum(parameter.numel() for parameter in self.net.parameters() if parameter.requires_grad)
 
 
@@ -62,6 +64,7 @@ def describe(config: Mapping[str, Any], input_shape: Sequence[int] | None = None
     own = net_of(config["model"])
     net = make(filled(own, data)) if own else build_classifier(config, data)
     shape = tuple(data.image_shape)
+    frozen = _freeze(config, net, facts(data).get("num_classes"))
     try:
         multiply_adds, output = _forward_cost(net, torch.zeros(1, *shape))
         activation_bytes = _kept_for_backward(net, torch.zeros(2, *shape)) // 2
@@ -79,7 +82,21 @@ def describe(config: Mapping[str, Any], input_shape: Sequence[int] | None = None
         parameter_bytes=sum(value.nbytes for value in net.parameters()),
         buffer_bytes=sum(value.nbytes for value in net.buffers()),
         activation_bytes=activation_bytes,
+        frozen=frozen,
     )
+
+
+def _freeze(config: Mapping[str, Any], net: nn.Module, num_classes: int | None) -> tuple[str, ...]:
+    """Freeze what a config's callbacks freeze in the first epoch; return it in words."""
+    made = [make(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if _is_freeze(one)]
+    names = {name for each in made for name in each.names(net, num_classes)}
+    for name, parameter in named_parameters(net).items():
+        parameter.requires_grad_(name not in names)
+    return tuple(each.describe(net, num_classes) for each in made)
+
+
+def _is_freeze(config: Any) -> bool:
+    return isinstance(config, Mapping) and str(config.get("_target_")).endswith(".Freeze")
 
 
 def _forward_cost(net: nn.Module, image: torch.Tensor) -> tuple[int, torch.Tensor]:
@@ -127,7 +144,7 @@ def show(described: Description) -> None:
     totals = Table.grid(padding=(0, 2))
     for label, value in [
         ("parameters", f"{described.total:,}"),
-        ("trainable", f"{described.trainable:,}"),
+        ("trainable", "; ".join([f"{described.trainable:,}", *described.frozen])),
         ("input", _sizes(described.input_shape)),
         ("output", _sizes(described.output_shape)),
         ("multiply-adds", f"{described.multiply_adds:,} an image, forward"),

@@ -79,7 +79,13 @@ def evaluate(
     for part in ("data", "model", "loss", "optimizer"):
         if not isinstance(config.get(part), dict) or "_target_" not in config[part]:
             raise UserError(f"{source} is damaged: it names no {part}")
-    config = {"scheduler": None, "matmul_precision": "highest", **config, "metrics": config.get("metrics") or {}}
+    config = {
+        "scheduler": None,
+        "matmul_precision": "highest",
+        **config,
+        "metrics": config.get("metrics") or {},
+        "param_groups": {},
+    }
     if (matmul := config["matmul_precision"]) not in MATMUL_PRECISIONS:
         raise UserError(
             f"{source} is damaged: matmul_precision={matmul} is not one of {', '.join(MATMUL_PRECISIONS)}"

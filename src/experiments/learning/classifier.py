@@ -25,6 +25,7 @@ from experiments.learning.lightning_internals import (
 from experiments.learning.losses import measured, require_single_labels
 from experiments.learning.metrics import MeanLoss, at_least_32_bits, own_metrics, single_number
 from experiments.learning.optimizers import make_optimizer
+from experiments.learning.param_groups import ParamGroup
 from experiments.learning.schedulers import planned_schedule
 
 STAGES = ("train", "val", "test")
@@ -38,9 +39,10 @@ class Classifier(LightningModule):
     every ``log_every_n_steps`` steps. ``metrics`` adds further ones to ``val/*`` and ``test/*``; they receive class
     probabilities (batch, num_classes) and labels.
 
-    ``optimizer`` receives the parameters. ``scheduler`` receives the optimizer; one that takes ``total_steps`` gets
-    the run's number of optimizer steps and advances with each of them, any other advances once an epoch.
-    One that takes ``max_lr`` and is given none gets the optimizer's rates. ``ReduceLROnPlateau`` watches ``monitor``.
+    ``optimizer`` receives the parameters, in ``param_groups`` if any. ``scheduler`` receives the optimizer; one that
+    takes ``total_steps`` gets the run's number of optimizer steps and advances with each of them, any other once an
+    epoch. One that takes ``max_lr`` and is given none gets the optimizer's rates. ``ReduceLROnPlateau`` watches
+    ``monitor``.
 
     A batch may be a list of batches, which then are as many optimizer steps (``steps_per_execution``): the same
     weights bit for bit, and what Lightning costs a step is paid once a list.
@@ -58,6 +60,7 @@ class Classifier(LightningModule):
         metrics: Mapping[str, Metric] | None = None,
         card: dict[str, Any] | None = None,
         monitor: str = "val/accuracy",
+        param_groups: Mapping[str, ParamGroup] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters("num_classes", "card", logger=False)
@@ -67,6 +70,7 @@ class Classifier(LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.monitor = monitor
+        self.param_groups = param_groups
         if card and card["image_shape"]:
             # Lightning's model summary and TensorBoard's graph follow it through the network
             self.example_input_array = torch.zeros(1, *card["image_shape"])
@@ -193,10 +197,7 @@ class Classifier(LightningModule):
             self.trainer.should_stop = False
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip as Lightning does; in bf16 also for fused optimizers, where nothing scales gradients."""
         plugin = self.trainer.precision_plugin
@@ -242,7 +243,7 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and its schedule, in the form that Lightning expects."""
-        optimizer = make_optimizer(self.make_optimizer, self, self.num_classes)
+        optimizer = make_optimizer(self.make_optimizer, self, self.num_classes, self.param_groups)
         if self.make_scheduler is None:
             return optimizer
         plan = planned_schedule(self.make_scheduler, optimizer, self.trainer, self.monitor)

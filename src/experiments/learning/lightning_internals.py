@@ -5,6 +5,7 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer import call
 from torch.optim import Optimizer
 
@@ -81,3 +82,11 @@ def set_mlflow_run(logger: MLFlowLogger, run_id: str) -> None:
     The public argument asks for it before there is a store to look in.
     """
     logger._run_id = run_id
+
+
+def let_ddp_find_unused_parameters(strategy: DDPStrategy) -> None:
+    """Let DDP look for parameters without a gradient in every step.
+
+    Without it, ranks would wait for the gradients of frozen parameters; the public argument is the user's.
+    """
+    strategy._ddp_kwargs.setdefault("find_unused_parameters", True)

@@ -1,7 +1,7 @@
 """Optimizers that torch does not have as one class."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,21 +9,35 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from experiments.errors import UserError, ranges
+from experiments.learning.param_groups import ParamGroup, parameter_groups
 
 
-def make_optimizer(make: Callable[..., Optimizer], module: nn.Module, num_classes: int) -> Optimizer:
-    """The optimizer of a module's parameters; one that takes ``others`` is told the matrices that are no hidden ones.
+def make_optimizer(
+    make: Callable[..., Optimizer],
+    module: nn.Module,
+    num_classes: int,
+    groups: Mapping[str, ParamGroup] | None = None,
+) -> Optimizer:
+    """The optimizer of a module's parameters, frozen ones included, in groups if there are any.
+
+    One that takes ``others`` is told the matrices that are no hidden ones.
 
     Raises:
-        UserError: if it refuses its arguments.
+        UserError: if it refuses its arguments, or a group means no parameter.
     """
+    parameters = parameter_groups(module, groups, num_classes) if groups else module.parameters()
     try:
         own = (
             {"others": outer_matrices(module, num_classes)} if "others" in inspect.signature(make).parameters else {}
         )
-        return make(module.parameters(), **own)
+        optimizer = make(parameters, **own)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the optimizer refuses its arguments: {error}") from error
+    for group in optimizer.param_groups:
+        if group.get("weight_decay") and "weight_decay" not in optimizer.defaults:
+            raise UserError(f"param_groups.{group['name']}.weight_decay: {type(optimizer).__name__} knows none")
+        group["lr"] *= group.get("lr_factor", 1.0)
+    return optimizer
 
 
 def outer_matrices(module: nn.Module, num_classes: int) -> list[torch.Tensor] | None:
@@ -50,7 +64,7 @@ class MuonAdamW(Optimizer):
     @ranges(lr="> 0", weight_decay=">= 0", momentum=">= 0", betas="list, >= 0, < 1", eps=">= 0")
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         lr: float = 0.002,
         weight_decay: float = 0.01,
         momentum: float = 0.95,
@@ -62,7 +76,9 @@ class MuonAdamW(Optimizer):
             raise ValueError(
                 f"optimizer=muon needs torch 2.9 or newer, this is {torch.__version__}: use optimizer=adamw"
             )
-        parameters = list(params)
+        given: list[Any] = list(params)
+        groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+        parameters = [parameter for group in groups for parameter in group["params"]]
         matrices = [parameter for parameter in parameters if parameter.ndim == 2]
         if others is None:
             others = matrices[-1:]
@@ -70,19 +86,32 @@ class MuonAdamW(Optimizer):
         if not matrices:
             raise ValueError("Muon is for hidden weight matrices, and this network has none: use optimizer=adamw")
         hidden = {id(parameter) for parameter in matrices}
-        rest = [parameter for parameter in parameters if id(parameter) not in hidden]
+
+        def parts_of(groups: list[dict[str, Any]], are_hidden: bool) -> list[dict[str, Any]]:
+            found = []
+            for group in groups:
+                if own := [one for one in group["params"] if (id(one) in hidden) == are_hidden]:
+                    named = (
+                        {"name": f"{group['name']}-{'muon' if are_hidden else 'adamw'}"} if "name" in group else {}
+                    )
+                    found.append({**group, **named, "params": own})
+            return found
+
         shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay}
         self._parts: list[Optimizer] = [
-            torch.optim.Muon(matrices, momentum=momentum, adjust_lr_fn="match_rms_adamw", **shared),
-            AdamW(rest, betas=betas, eps=eps, fused=True, **shared),
+            torch.optim.Muon(parts_of(groups, True), momentum=momentum, adjust_lr_fn="match_rms_adamw", **shared),
+            AdamW(parts_of(groups, False), betas=betas, eps=eps, fused=True, **shared),
         ]
-        super().__init__([part.param_groups[0] for part in self._parts], {})
+        super().__init__(
+            [group for part in self._parts for group in part.param_groups], {"weight_decay": weight_decay}
+        )
         self._share()
 
     def _share(self) -> None:
         """Make the parts work on this optimizer's state and groups: schedules and checkpoints know no other."""
-        for part, group in zip(self._parts, self.param_groups, strict=True):
-            part.state, part.param_groups = self.state, [group]
+        hidden = len(self._parts[0].param_groups)
+        for part, groups in zip(self._parts, (self.param_groups[:hidden], self.param_groups[hidden:]), strict=True):
+            part.state, part.param_groups = self.state, groups
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both; ``closure`` is called once."""

@@ -73,6 +73,10 @@ def planned_schedule(
             log.warning("the schedule plans %d steps; trainer.max_time may end before it", own["total_steps"])
     if "max_lr" in takes and "max_lr" not in typed:
         own["max_lr"] = [group["lr"] for group in optimizer.param_groups]
+    factors = [group.get("lr_factor", 1.0) for group in optimizer.param_groups]
+    for name in {"max_lr", "base_lr"} & typed.keys():  # torch would give all groups the same rate
+        if type(typed[name]) in (int, float):
+            own[name] = [typed[name] * factor for factor in factors]
     try:
         schedule = make(optimizer, **own)
     except (TypeError, ValueError) as error:

@@ -25,12 +25,13 @@ class LearningRate(Callback):
     handles_batch_lists = True
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """``learning_rate``, or ``learning_rate/<number>`` where there are several groups."""
+        """``learning_rate``, or ``learning_rate/<name or number>`` where there are several groups."""
         if not _is_due(trainer):
             return
         groups = [group for each in trainer.optimizers for group in each.param_groups]
-        names = ["learning_rate"] if len(groups) == 1 else [f"learning_rate/{n}" for n in range(len(groups))]
-        values = {name: float(group["lr"]) for name, group in zip(names, groups, strict=True)}
+        values = {f"learning_rate/{group.get('name', n)}": float(group["lr"]) for n, group in enumerate(groups)}
+        if len(groups) == 1:
+            values = {"learning_rate": float(groups[0]["lr"])}
         log_values(trainer.loggers, values, trainer.global_step)
 
 

@@ -25,7 +25,7 @@ class ModelSummary(lightning.ModelSummary):
             found = self._summary(trainer, pl_module)
             parts = [f"parameters: {found.total_parameters:,} ({found.model_size:.1f} MB in 32 bits)"]
             if frozen := found.total_parameters - found.trainable_parameters:
-                parts.append(f"{frozen:,} of them not trained")
+                parts.append(f"{frozen:,} of them frozen")
             if flops := getattr(found, "total_flops", 0):
                 parts.append(f"{flops:,} FLOPs an image")
             log.info("%s", ", ".join(parts))

@@ -69,6 +69,7 @@ def render(
         folder.name,
         machine.get("started"),
         *(f"{key} {summary[key]}" for key in ("seed", "device") if key in summary),
+        *summary.get("frozen", ()),
         ", ".join(config.get("tags") or ()),
         config.get("note"),
     ]

@@ -32,7 +32,14 @@ from experiments.errors import UserError
 #: text and image metrics of torchmetrics load models by name, Lightning's demos download.
 PACKAGES = ("experiments", "torch.nn", "torch.optim", "torchmetrics", "lightning")
 #: Not a module's prefix: torch.hub.load is a function too. Beside them, the networks that torchvision registers.
-FUNCTIONS = ("torch.tensor", "torch.ones", "torch.zeros", "datetime.timedelta")
+FUNCTIONS = (
+    "torch.tensor",
+    "torch.ones",
+    "torch.zeros",
+    "datetime.timedelta",
+    "experiments.learning.ParamGroup",
+    "experiments.nets.pretrained",
+)
 HOMES = (
     "experiments",
     "torch.nn",

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from experiments.callbacks import Progress
+from experiments.callbacks import Freeze, Progress
 from experiments.callbacks.averaging import kept_average
 from experiments.config.checks.check import validated
 from experiments.config.hydra_internals import instantiate
@@ -155,6 +155,9 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
             for name, one in config["metrics"].items()
             if one
         },
+        "param_groups": lambda: {
+            name: make(one, f"param_groups.{name}") for name, one in (config.get("param_groups") or {}).items() if one
+        },
         "num_classes": lambda: (facts(data) | roomy).get("num_classes"),
         "card": lambda: card,
         "monitor": lambda: config["monitor"],
@@ -182,6 +185,7 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
     callbacks = [kept_average(make(one, f"callbacks.{name}")) for name, one in config["callbacks"].items() if one]
     if config["trainer"].get("enable_progress_bar") is False:
         callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    callbacks.sort(key=lambda callback: not isinstance(callback, Freeze))  # before those that show what is frozen
     bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
     if len(bars) > 1:  # ours steps aside for another
         callbacks = [callback for callback in callbacks if type(callback) is not Progress]

@@ -10,7 +10,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from experiments.callbacks import MetricHistory, Throughput
+from experiments.callbacks import Freeze, MetricHistory, Throughput
 from experiments.callbacks.history import find_callback
 from experiments.monitoring.confusion import Confusion
 from experiments.monitoring.loggers.log import log_end
@@ -49,6 +49,8 @@ def collect_results(experiment: Experiment, config: Mapping[str, Any]) -> dict[s
         "train/accuracy": logged.get("train/accuracy"),
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
     }
+    if frozen := [each.describe(experiment.classifier) for each in trainer.callbacks if isinstance(each, Freeze)]:  # type: ignore[attr-defined]
+        values["frozen"] = frozen
     return json_ready(values)
 
 

@@ -14,7 +14,7 @@ FACTS = ("num_classes", "in_channels", "image_size", "in_features")
 
 #: What ``build`` adds to what stands in a config: to a key, or to every key below it.
 GIVEN = {
-    "model": ("net", "loss", "optimizer", "scheduler", "metrics", "num_classes", "card"),
+    "model": ("net", "loss", "optimizer", "scheduler", "metrics", "param_groups", "num_classes", "card"),
     "model.net": FACTS,
     "metrics": FACTS,
     "loss": ("class_counts",),

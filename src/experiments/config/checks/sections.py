@@ -7,7 +7,8 @@ Config = Mapping[str, Any]
 Fault = tuple[str, Any, str]  # a key, its value, and what is wrong with it
 OURS = ("experiments.", "torch.", "torchmetrics.", "lightning.")
 MUST_BE_THERE = ("model", "data", "loss", "optimizer", "trainer")
-GROUPS = (*MUST_BE_THERE, "scheduler", "callbacks", "logger", "metrics")
+LISTS = ("callbacks", "logger", "metrics", "augment", "param_groups")  # whose choices go together
+GROUPS = (*MUST_BE_THERE, "scheduler", "callbacks", "logger", "metrics", "param_groups")
 
 
 def shown(value: Any) -> str:

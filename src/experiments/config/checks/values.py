@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.config import conf_files
 from experiments.config.checks.ranges import kind_mismatch, ruled
-from experiments.config.checks.sections import GROUPS, MUST_BE_THERE, Config, leaves, section, value_at
+from experiments.config.checks.sections import GROUPS, LISTS, MUST_BE_THERE, Config, leaves, section, value_at
 from experiments.config.checks.sources import defaults, files
 from experiments.config.plain_values import CLASSIFIER
 from experiments.config.suggestions import leaf_by_key, suggestion_suffix
@@ -51,7 +51,7 @@ def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any
             yield group, value, f"must be one of {', '.join(_choices(group))}"
         elif group in MUST_BE_THERE and "_target_" not in (value or {}):
             yield f"{group}._target_", None, f"must name a class: choose one by {group}={_choices(group)[0]}"
-        elif group in ("callbacks", "logger", "metrics", "augment"):
+        elif group in LISTS:
             for key, part in (value or {}).items():
                 if part is not None and not (isinstance(part, Mapping) and "_target_" in part):
                     yield f"{group}.{key}", part, "must be null, which turns it off, or name a class as _target_"
