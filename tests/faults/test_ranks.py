@@ -1,5 +1,6 @@
 """Two ranks on the CPU, as real processes: one run directory, one set of weights, exact resume."""
 
+import itertools
 import json
 import os
 import re
@@ -89,3 +90,33 @@ def test_two_ranks_count_every_image_once_and_show_it_once(tmp_path):
         int(number) for number in re.findall(r'<td(?: class="strong")? style="[^"]*" title="[^"]*">(\d+)', page)
     ]
     assert sum(counted) == 360
+
+
+SAVE = """
+import torch
+from lightning.pytorch.callbacks import Callback
+
+class SaveWeights(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        torch.save(pl_module.net.state_dict(), f"epoch{trainer.current_epoch}-rank{trainer.global_rank}.pt")
+"""
+
+
+def test_ranks_stay_alike_while_parameters_are_frozen_and_behind_it(tmp_path):
+    (tmp_path / "own.py").write_text(SAVE)
+    _, summary = finish(
+        tmp_path, "callbacks=[default,freeze]", "callbacks.freeze.until=2", "+callbacks.save._target_=own.SaveWeights"
+    )
+    assert summary["epochs"] == 4
+    weights = [
+        [torch.load(tmp_path / f"epoch{epoch}-rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+        for epoch in range(4)
+    ]
+    trained = [name for name, value in weights[0][0].items() if value.is_floating_point() and "running" not in name]
+    for first, second in weights:
+        assert all(first[name].equal(second[name]) for name in trained)
+    moved = [
+        {name for name in trained if not before[0][name].equal(after[0][name])}
+        for before, after in itertools.pairwise(weights)
+    ]
+    assert moved == [{"fc.weight", "fc.bias"}, {*trained}, {*trained}]

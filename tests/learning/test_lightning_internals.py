@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.aggregation import SumMetric
@@ -113,3 +114,12 @@ def test_a_metric_whose_states_are_restored_does_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         metric.compute()
+
+
+def test_ddp_is_told_to_look_for_unused_parameters():
+    strategy = DDPStrategy()
+    internals.let_ddp_find_unused_parameters(strategy)
+    assert strategy._ddp_kwargs == {"find_unused_parameters": True}, internals.let_ddp_find_unused_parameters.__doc__
+    chosen = DDPStrategy(find_unused_parameters=False)
+    internals.let_ddp_find_unused_parameters(chosen)
+    assert chosen._ddp_kwargs == {"find_unused_parameters": False}

@@ -48,6 +48,7 @@ def test_training_equals_torchs_own_groups(tmp_path):
             for name, parameter in net.named_parameters()
         ],
         momentum=0.9,
+        nesterov=True,
     )
     data.prepare_data()
     data.setup("fit")

@@ -7,13 +7,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from experiments.config import conf_files
-from experiments.config.suggestions import (
-    explain_unknown_choice,
-    explain_unknown_key,
-    moved_keys,
-    names_in_other_tools,
-)
+from experiments.config import conf_files, suggestions
 
 OWN_WORDS = re.compile(r"[\w/@.:$-]+")
 PATHS = ("hydra.run.dir", "hydra.sweep.dir", "resume", "init_from")  # that only a shell would take ~ for home in
@@ -112,7 +106,6 @@ def is_multirun(arguments: Sequence[str]) -> bool:
 def known_keys(chosen: Sequence[str]) -> dict[str, bool]:
     """Every key there is with some choices of groups, and whether it holds a value."""
     from experiments.config.compose import composed
-    from experiments.config.suggestions import leaf_by_key
 
     try:
         config: Any = composed(chosen)
@@ -122,7 +115,7 @@ def known_keys(chosen: Sequence[str]) -> dict[str, bool]:
 
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
-    found = leaf_by_key({str(key): value for key, value in plain.items()})
+    found = suggestions.leaf_by_key({str(key): value for key, value in plain.items()})
     return {name: holds for name, holds in found.items() if not name.startswith(("hydra.runtime", "hydra.overrides"))}
 
 
@@ -175,10 +168,14 @@ def unreadable(override: str, several: bool) -> str | None:
     from hydra.errors import HydraException
 
     key, equals, value = override.lstrip("+~").partition("=")
-    if answer := moved_keys().get(key.lower()) if equals and value != "null" and value[:1] != "{" else None:
+    if (
+        answer := suggestions.moved_keys().get(key.lower())
+        if equals and value != "null" and value[:1] != "{"
+        else None
+    ):
         return answer if " " in answer else f"it belongs to {answer}={value}"
     if not equals and not override.startswith("~"):
-        answer = names_in_other_tools().get(key.lower(), "")
+        answer = suggestions.names_in_other_tools().get(key.lower(), "")
         return answer if " " in answer else IN_ONE_PIECE
     override = quoted(override)
     if not key.strip():
@@ -218,7 +215,7 @@ def _wrong_choice(override: str, group: str, meant: Any) -> str | None:
             continue
         if not isinstance(name, str):
             return f"{group} is chosen by a name: {', '.join(choices) or f'{group}=<name>'}"
-        if choices and (wrong := explain_unknown_choice(group, name)):
+        if choices and (wrong := suggestions.explain_unknown_choice(group, name)):
             return wrong
     return None
 
@@ -234,7 +231,7 @@ def unknown_key(override: str, keys: Mapping[str, bool]) -> str | None:
     a_mapping = above.startswith("hydra.") and above != "hydra.sweeper" and above in keys
     if a_mapping and equals and not _near(dotted, keys):
         return f"{override}: there is no such key. Type +{override} to add it"
-    return f"{override}: {explain_unknown_key(dotted, value if equals else None, keys)}"
+    return f"{override}: {suggestions.explain_unknown_key(dotted, value if equals else None, keys)}"
 
 
 def _near(key: str, keys: Iterable[str]) -> bool:
