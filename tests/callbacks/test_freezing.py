@@ -70,7 +70,10 @@ def test_a_network_thaws_in_stages(tmp_path):
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("callbacks.freeze.parameters=[resblok]", "no parameter is called resblok. Did you mean resblock"),
+        (
+            "callbacks.freeze.parameters=[resblok]",
+            "resblok, which no parameter is called. Did you mean resb",
+        ),
         ("callbacks.freeze.parameters=['*']", "leaves no parameter to train"),
         ("callbacks.freeze.until=1.5", "until=1.5 must be a whole number of epochs, or a fraction"),
         ("callbacks.freeze.until=0.5 trainer.max_epochs=-1 scheduler=constant", "the run has no last epoch"),

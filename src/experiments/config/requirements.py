@@ -1,4 +1,4 @@
-"""Say what a multirun needs to have installed, before Hydra looks for it."""
+"""Say what a command needs to have installed, before Hydra looks for it."""
 
 from collections.abc import Sequence
 from importlib import metadata
@@ -11,7 +11,7 @@ EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "s
 
 
 def missing_extra(arguments: Sequence[str]) -> str | None:
-    """What has to be installed, or removed, for the sweeper and launcher on the command line."""
+    """What has to be installed, or removed, for the choices on a command line."""
     chosen = dict(argument.partition("=")[::2] for argument in arguments)
     launcher = EXTRAS.get(chosen.get("hydra/launcher", ""))
     if launcher and not installed(f"hydra_plugins.hydra_{launcher}_launcher"):
@@ -19,6 +19,8 @@ def missing_extra(arguments: Sequence[str]) -> str | None:
     for logger in chosen.get("logger", "").strip("[]").split(","):
         if logger.strip() in LOGGERS and not installed(logger.strip()):
             return f"logger={logger.strip()}: it needs a package more. Type {install_command(logger.strip())}"
+    if chosen.get("model") == "pretrained" and not installed("timm"):
+        return f"model=pretrained: it needs a package more. Type {install_command('pretrained')}"
     if chosen.get("hydra/sweeper") == "optuna" or chosen.get("sweep", "null") != "null":
         return unfit_optuna()
     return None

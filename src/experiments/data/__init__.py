@@ -1,10 +1,11 @@
 """Data sets as LightningDataModules over tensors in memory."""
 
+from experiments.data.batches import normalize
 from experiments.data.cifar import CIFAR10
 from experiments.data.digits import Digits
 from experiments.data.image_folder import ImageFolder
 from experiments.data.mnist import EMNIST, KMNIST, MNIST, FashionMNIST
-from experiments.data.module import ImageDataModule, normalize
+from experiments.data.module import ImageDataModule
 
 __all__ = [
     "CIFAR10",

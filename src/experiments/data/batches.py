@@ -1,8 +1,9 @@
-"""Which samples make up which batch, a function of seed, epoch and rank alone; and lists of batches."""
+"""Which samples make up which batch, a function of seed, epoch and rank alone; lists of batches; normalisation."""
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -171,3 +172,31 @@ class SequentialBatches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         yield from self.share.tensor_split(self.num_batches)
+
+
+@lru_cache
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
+    shift = -torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1) * scale
+    return scale, shift
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Bring images (..., C, H, W), uint8 or float in [0, 1], to float with the given mean and std a channel."""
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device)
+    if images.dtype == torch.uint8:
+        scale = scale / 255
+    return torch.mul(images, scale).add_(shift)
+
+
+def of_each_channel(values: Sequence[float], channels: int) -> list[float]:
+    """The values of mean or std; of three for grey images, their mean, as a first layer for RGB is summed for grey.
+
+    Raises:
+        ValueError: if there are not as many as channels.
+    """
+    if channels == 1 and len(values) == 3:
+        return [sum(values) / 3]
+    if len(values) != channels:
+        raise ValueError(f"{list(values)} must be a list of {channels}, one a channel")
+    return list(values)

@@ -22,6 +22,7 @@ from experiments.errors import UserError, ranges
 
 log = logging.getLogger(__name__)
 File = tuple[Path, int]  # an image and its class
+DEFAULT_SIZE = 32  # pixels
 
 
 class ImageFolder(ImageDataModule):
@@ -49,7 +50,7 @@ class ImageFolder(ImageDataModule):
     def __init__(
         self,
         root: str,
-        image_size: int | Sequence[int] = 32,
+        image_size: int | Sequence[int] | None = None,
         mode: str = "RGB",
         val_size: float | int = 0.1,
         test_size: float | int = 0.1,
@@ -57,15 +58,14 @@ class ImageFolder(ImageDataModule):
         workers: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(val_size=val_size, **options)
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        size = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size or (DEFAULT_SIZE,) * 2)
         if len(size) != 2:
             raise ValueError(f"data.image_size={image_size} must be one or two whole numbers")
-        self.root = Path(root).expanduser()
-        self.mode = mode
         self.image_shape = (3 if mode == "RGB" else 1, *size)
-        folder = Path(cache).expanduser() if cache else self.root / ".cache"
-        self.cache = ImageCache(folder, self.root, mode, self.image_shape)
+        self._given: dict[str, Sequence[float]] = {}
+        super().__init__(val_size=val_size, **options)
+        self.root, self.mode = Path(root).expanduser(), mode
+        self.cache = ImageCache(Path(cache or self.root / ".cache").expanduser(), self.root, mode, self.image_shape)
         self.workers = workers or min(os.cpu_count() or 1, 8)
         self.ignored = 0
         self.folders, self.other_folders = split_folders(self.root)
@@ -102,21 +102,21 @@ class ImageFolder(ImageDataModule):
 
     @property
     def mean(self) -> Sequence[float]:
-        """The mean of each channel outside the test split; decodes the images if they are not yet."""
-        return self.statistics["mean"]
+        """What was given, or each channel's outside the test split; decodes the images if they are not yet."""
+        return self._given.get("mean") or self.statistics["mean"]
 
     @mean.setter
     def mean(self, values: Sequence[float]) -> None:
-        self._statistics = {**(self._statistics or {}), "mean": list(values)}
+        self._given["mean"] = list(values)
 
     @property
     def std(self) -> Sequence[float]:
-        """The standard deviation of each channel outside the test split."""
-        return self.statistics["std"]
+        """What was given, or each channel's standard deviation outside the test split."""
+        return self._given.get("std") or self.statistics["std"]
 
     @std.setter
     def std(self, values: Sequence[float]) -> None:
-        self._statistics = {**(self._statistics or {}), "std": list(values)}
+        self._given["std"] = list(values)
 
     @property
     def statistics(self) -> dict[str, list[float]]:

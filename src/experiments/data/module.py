@@ -4,7 +4,6 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,7 +16,16 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from experiments.data.augmentation.base import Augmentation
 from experiments.data.augmentation.warps import augmented
-from experiments.data.batches import Batch, BatchList, Clock, ResumableLoader, SequentialBatches, ShuffledBatches
+from experiments.data.batches import (
+    Batch,
+    BatchList,
+    Clock,
+    ResumableLoader,
+    SequentialBatches,
+    ShuffledBatches,
+    normalize,
+    of_each_channel,
+)
 from experiments.data.memory import release_freed_memory
 from experiments.data.splits import SPLIT_SEED, limited, resident, share, stratified
 from experiments.errors import UserError, ranges
@@ -27,21 +35,6 @@ log = logging.getLogger(__name__)
 # What steps_per_execution chooses by itself: what Lightning costs a step is small by then, an epoch still has moments
 # to save and to stop at, and its images take little memory.
 MAX_STEPS, MIN_EXECUTIONS, MAX_BYTES = 32, 4, 2**25
-
-
-@lru_cache
-def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    scale = 1 / torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
-    shift = -torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1) * scale
-    return scale, shift
-
-
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Bring images (..., C, H, W), uint8 or float in [0, 1], to float with the given mean and std a channel."""
-    scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device)
-    if images.dtype == torch.uint8:
-        scale = scale / 255
-    return torch.mul(images, scale).add_(shift)
 
 
 class ImageDataModule(LightningDataModule):
@@ -72,6 +65,8 @@ class ImageDataModule(LightningDataModule):
         limit="share or count",
         num_folds="whole, >= 2",
         fold="whole, >= 0",
+        mean="list, >= 0, <= 1",
+        std="list, > 0",
     )
     def __init__(
         self,
@@ -84,12 +79,17 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
         balanced: bool = False,
         augment: Mapping[str, Augmentation] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if (fold is None) != (num_folds is None):
             raise ValueError(f"data.fold={fold} and data.num_folds={num_folds} go together: set both or neither")
         if num_folds is not None and fold is not None and fold >= num_folds:
             raise ValueError(f"data.fold={fold} must be from 0 to {num_folds - 1}, with data.num_folds={num_folds}")
+        for key, values in (("mean", mean), ("std", std)):
+            if values is not None:
+                setattr(self, key, of_each_channel(values, self.image_shape[0]))
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from experiments.data.memory import format_bytes
 from experiments.errors import UserError
 from experiments.learning.param_groups import named_parameters
+from experiments.runs.allowed_classes import without_pretrained_weights
 from experiments.training.build import build_classifier, facts, filled, make, net_of
 
 
@@ -61,7 +62,7 @@ def describe(config: Mapping[str, Any], input_shape: Sequence[int] | None = None
         if len(input_shape) < 2 or min(input_shape) < 1:
             raise UserError(f"input={list(input_shape)} must be channels and at least one side, such as input=[1,28]")
         data.image_shape = tuple(input_shape)
-    own = net_of(config["model"])
+    own = net_of(without_pretrained_weights(config["model"]))
     net = make(filled(own, data)) if own else build_classifier(config, data)
     shape = tuple(data.image_shape)
     frozen = _freeze(config, net, facts(data).get("num_classes"))

@@ -73,7 +73,7 @@ def matching_parameters(module: nn.Module, patterns: Sequence[str], num_classes:
             known = dict.fromkeys(".".join(part[:depth]) for part in parts for depth in range(1, len(part) + 1))
             near = did_you_mean(pattern, [*WORDS, *known])
             layers = ", ".join([*WORDS, *dict.fromkeys(part[0] for part in parts)])
-            raise UserError(f"{key}: no parameter is called {pattern}.{near} There are {layers}")
+            raise UserError(f"{key}: it names {pattern}, which no parameter is called.{near} There are {layers}")
         found |= meant
     return [name for name in parameters if name in found]
 

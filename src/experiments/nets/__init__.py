@@ -7,5 +7,6 @@ from experiments.nets.ensemble import Ensemble
 from experiments.nets.mlp import MLP
 from experiments.nets.resnet import ResNet
 from experiments.nets.rnn import RNN
+from experiments.nets.timm_networks import pretrained
 
-__all__ = ["CNN", "MLP", "RNN", "AttentionBlock", "Ensemble", "ResBlock", "ResNet", "VisionTransformer"]
+__all__ = ["CNN", "MLP", "RNN", "AttentionBlock", "Ensemble", "ResBlock", "ResNet", "VisionTransformer", "pretrained"]

@@ -31,6 +31,7 @@ from experiments.errors import UserError
 #: Where a name may begin, and where its class must have been written. Not all that these packages hold is harmless:
 #: text and image metrics of torchmetrics load models by name, Lightning's demos download.
 PACKAGES = ("experiments", "torch.nn", "torch.optim", "torchmetrics", "lightning")
+PRETRAINED = "experiments.nets.pretrained"
 #: Not a module's prefix: torch.hub.load is a function too. Beside them, the networks that torchvision registers.
 FUNCTIONS = (
     "torch.tensor",
@@ -38,7 +39,7 @@ FUNCTIONS = (
     "torch.zeros",
     "datetime.timedelta",
     "experiments.learning.ParamGroup",
-    "experiments.nets.pretrained",
+    PRETRAINED,
 )
 HOMES = (
     "experiments",
@@ -185,12 +186,13 @@ def _is_torchvision_network(target: str) -> bool:
 
 
 def without_pretrained_weights(config: Any) -> Any:
-    """A stored config whose networks of torchvision fetch no weights: a checkpoint holds what became of them."""
+    """A stored config whose networks of timm and torchvision fetch no weights: checkpoints have them."""
     if isinstance(config, list):
         return [without_pretrained_weights(part) for part in config]
     if not isinstance(config, dict):
         return config
-    fetching = ("weights", "weights_backbone") if _is_torchvision_network(str(config.get("_target_"))) else ()
+    target = str(config.get("_target_"))
+    fetching = ("weights", "weights_backbone") if target == PRETRAINED or _is_torchvision_network(target) else ()
     return {key: None if key in fetching else without_pretrained_weights(part) for key, part in config.items()}
 
 

@@ -87,10 +87,7 @@ def load_initial_weights(net: nn.Module, path: str | Path, strict: bool = True) 
         UserError: if the file is missing or damaged, or its names and shapes are not the network's; where it is not
             strict, if nothing fits.
     """
-    content = _read_safetensors(path) if Path(path).suffix == ".safetensors" else read_checkpoint(path)
-    if isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    weights = _without_prefixes(content, set(net.state_dict()))
+    weights, _ = read_weights(path, "init_from", set(net.state_dict()))
     differing = state_dict_diff(net, weights) if _are_weights(weights) else []
     if differing and not strict:
         own = net.state_dict()
@@ -108,15 +105,27 @@ def load_initial_weights(net: nn.Module, path: str | Path, strict: bool = True) 
     load_weights(net, weights, f"init_from={path}")
 
 
-def _read_safetensors(path: str | Path) -> dict[str, Any]:
+def read_weights(path: str | Path, key: str, names: set[str] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file of weights holds, by a network's ``names`` if given, and a checkpoint's card, if it has one.
+
+    Raises:
+        UserError: if the file is missing or damaged; ``key`` is where it was named.
+    """
+    content = _read_safetensors(path, key) if Path(path).suffix == ".safetensors" else read_checkpoint(path)
+    card = network_card(content, path) if "card" in content.get("hyper_parameters", {}) else {}
+    weights = content["state_dict"] if isinstance(content.get("state_dict"), dict) else content
+    return weights if names is None else _without_prefixes(weights, names), card
+
+
+def _read_safetensors(path: str | Path, key: str) -> dict[str, Any]:
     try:
         from safetensors.torch import load_file
     except ImportError:
-        raise UserError(f"init_from={path}: it needs a package more. Type pip install safetensors") from None
+        raise UserError(f"{key}={path}: it needs a package more. Type pip install safetensors") from None
     try:
         return dict(load_file(path))
     except Exception as error:  # the library has no class for all that can be wrong with a file
-        raise UserError(f"init_from={path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{key}={path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _without_prefixes(weights: dict[str, Any], names: set[str]) -> dict[str, Any]:

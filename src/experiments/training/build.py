@@ -24,11 +24,12 @@ from experiments.config.hydra_internals import instantiate
 from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.monitoring.loggers.record import MetricsRecord
-from experiments.runs.allowed_classes import without_pretrained_weights
+from experiments.runs.allowed_classes import PRETRAINED, without_pretrained_weights
 from experiments.runs.checkpoint_files import AtomicCheckpointIO
 from experiments.runs.state_dicts import load_initial_weights
-from experiments.training.compilation import compile_in_place
+from experiments.training.compilation import compile_in_place, use_channels_last
 from experiments.training.devices import check_accelerator, counting_gpus
+from experiments.training.pretrained import read_start, require_takes, settle_input, weights_file
 from experiments.training.process import prepare_process
 from experiments.training.steps_per_execution import steps_per_execution
 
@@ -110,6 +111,19 @@ def net_of(model: Config) -> Config | None:
     return model.get("net") if accepted_arguments(model["_target_"], {"net": None}) else None
 
 
+def make_net(config: Config, image_shape: list[int]) -> nn.Module:
+    """The network; one of timm with its weights, if it takes such images."""
+    objects: dict[str, Any] = {}
+    if path := weights_file(config):
+        with torch.device("meta"):
+            names = set(make({**config, "weights": None}, "model.net").state_dict())
+        objects["weights"] = read_start(path, names)
+    net: nn.Module = make(config, "model.net", **objects)
+    if config["_target_"] == PRETRAINED and image_shape:
+        require_takes(net, config["name"], image_shape)
+    return net
+
+
 def weighted(config: Config, data: LightningDataModule) -> dict[str, Any]:
     """The loss's config; one that takes ``class_counts`` and leaves them null gets those of the train split."""
     if "class_counts" in accepted_arguments(config["_target_"], {"class_counts": None}) and not config.get(
@@ -146,7 +160,7 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
         "class_names": list(getattr(data, "class_names", [])),
     }
     offered = {
-        "net": lambda: make(net, "model.net"),
+        "net": lambda: make_net(net, card["image_shape"]),
         "loss": lambda: make(weighted(config["loss"], data), "loss"),
         "optimizer": lambda: make(config["optimizer"], "optimizer"),
         "scheduler": lambda: config["scheduler"] and make(config["scheduler"], "scheduler"),
@@ -166,17 +180,6 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
     taken = {name: create() for name, create in accepted_arguments(rest["_target_"], offered).items()}
     module: LightningModule = make(rest, "model", **taken)
     return module
-
-
-def use_channels_last(module: LightningModule, asked: bool | str, device: torch.device) -> None:
-    """Let 2-d convolutions work on images whose channels lie together, which CPUs do faster; ``auto`` is there alone.
-
-    The weights are the same to the last digits: sums are taken in another order.
-    """
-    if asked is True or (asked == "auto" and device.type == "cpu"):
-        for part in module.modules():
-            if isinstance(part, nn.Conv2d):
-                part.to(memory_format=torch.channels_last)
 
 
 def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
@@ -224,7 +227,7 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
         UserError: if the config names what does not exist, or values that do not go together.
     """
     prepare_process()
-    config = validated(config)
+    config = settle_input(validated(config))
     seed_everything(config["seed"], workers=True, verbose=False)
     torch.set_float32_matmul_precision(config["matmul_precision"])
     data = build_data(config)

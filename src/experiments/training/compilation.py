@@ -1,4 +1,4 @@
-"""Compile a network, where there is what that needs."""
+"""Make a network faster: compile it, where there is what that needs, and lay its weights out for CPUs."""
 
 import os
 import shlex
@@ -7,7 +7,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import torch
 from lightning import LightningModule
+from torch import nn
 
 from experiments.errors import UserError
 
@@ -33,3 +35,14 @@ def compile_in_place(module: LightningModule) -> None:
     if missing := missing_for_compile():
         raise UserError(f"compile=true needs {missing}, or set compile=false")
     getattr(module, "net", module).compile()
+
+
+def use_channels_last(module: LightningModule, asked: bool | str, device: torch.device) -> None:
+    """Let 2-d convolutions work on images whose channels lie together, which CPUs do faster; ``auto`` is there alone.
+
+    The weights are the same to the last digits: sums are taken in another order.
+    """
+    if asked is True or (asked == "auto" and device.type == "cpu"):
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                part.to(memory_format=torch.channels_last)

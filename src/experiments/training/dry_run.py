@@ -9,7 +9,9 @@ from typing import Any
 from lightning import Trainer, seed_everything
 
 from experiments.data.download import forbidden
+from experiments.runs.allowed_classes import without_pretrained_weights
 from experiments.training.build import build, build_trainer
+from experiments.training.pretrained import weights_file
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, Any]:
             if part
         }
         config = {**config, "logger": loggers}
+        if not weights_file(config["model"].get("net") or {}):
+            config["model"] = without_pretrained_weights(config["model"])
         build_trainer(config)  # with its own devices and strategy
         data = {**config["data"], **({"cache": folder} if "cache" in config["data"] else {})}
         trainer = {

@@ -21,6 +21,7 @@ from experiments.runs.allowed_classes import check_allowed, check_paths, without
 from experiments.runs.checkpoint_files import ROLLING, newest_undamaged, read_checkpoint
 from experiments.runs.files import relocate_paths
 from experiments.runs.run_directory import read_config, read_summary
+from experiments.training.pretrained import with_settled_input, without_start
 
 log = logging.getLogger(__name__)
 
@@ -123,19 +124,20 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
     source = str(run_dir / "config.yaml")
     record = read_config(run_dir)
     moved_from = str(record.get("run_dir", run_dir))
-    stored = without_pretrained_weights(relocate_paths(record, moved_from, str(run_dir)))
+    stored = relocate_paths(record, moved_from, str(run_dir))
     check_allowed(stored, source, config["trust"])
     for part in config:
         if part not in stored:  # a key that is newer than the run; without a group there is no run
             if isinstance(config[part], Mapping) and config[part]:
                 raise UserError(f"{source} is damaged: it names no {part}")
             stored[part] = config[part]
-    check_paths({**stored, "init_from": None, "resume": None}, run_dir, _typed(overrides, config))
+    elsewhere = {**without_pretrained_weights(stored), "init_from": None, "resume": None}
+    check_paths(elsewhere, run_dir, _typed(overrides, config))
     require_none(config_mistakes({key: stored[key] for key in config} | {"check": False}, files=False))
 
     changes, refused = {}, []
     typed = _typed(overrides, config)
-    config = _as_long(config, stored, typed)
+    config = _as_long(with_settled_input(config, stored), stored, typed)
     if "data_root" in typed and value_at(stored, "data.root") == stored.get("data_root"):
         typed.append("data.root")
         config = {**config, "data": {**stored["data"], "root": config["data_root"]}}
@@ -166,9 +168,9 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
         elif name in changes:
             log.info("%s=%s from here on", name, value)
     stored["resume"] = config["resume"]
-    stored["init_from"] = None  # the checkpoint holds what became of those weights
     finished = (read_summary(run_dir) or {}).get("status") == "finished" and not another_length
     checkpoint = None if finished else _checkpoint(str(config["resume"]), run_dir)
+    stored = without_start(stored, run_dir, finished or checkpoint is not None)
     lasting = changes.keys() & set(KEPT_CHANGES)
     for leaf in lasting:
         _set(record, leaf, changes[leaf])

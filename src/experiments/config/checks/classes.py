@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.config.checks.check import describe_mistake
-from experiments.config.checks.sections import Config, Fault, section, shown, targets
+from experiments.config.checks.sections import Config, Fault, section, shown, targets, value_at
 from experiments.config.checks.signatures import NotFound, fits, locate, named, taken
 from experiments.config.suggestions import suggestion_suffix
+from experiments.errors import UserError
 
 FACTS = ("num_classes", "in_channels", "image_size", "in_features")
 
@@ -89,7 +90,11 @@ def _refused_network(config: Config) -> Iterator[Fault]:
     channels, *sides = getattr(data, "image_shape", None) or (1, 28, 28)
     facts = {"in_channels": channels, "image_size": sides, "in_features": channels * math.prod(sides)}
     made = locate(target)
-    given = {key: value for key, value in part.items() if not key.startswith("_") and value is not None}
+    given = {
+        key: value
+        for key, value in part.items()
+        if not key.startswith("_") and value is not None and key != "weights"  # which lie in a file
+    }
     try:
         with torch.device("meta"):
             net = made(**{key: value for key, value in facts.items() if key in taken(made)[0]} | given)
@@ -103,6 +108,7 @@ def _refused_network(config: Config) -> Iterator[Fault]:
         return
     except Exception:  # what the data's facts are missing for
         return
+    yield from _refused_patterns(config, net, given.get("num_classes", 10))
     optimizer = section(config, "optimizer")
     if str(optimizer.get("_target_")).startswith("experiments."):
         try:
@@ -111,6 +117,23 @@ def _refused_network(config: Config) -> Iterator[Fault]:
             yield "optimizer", "", f"does not go with {target}: {error}"
         except Exception:  # weights without memory
             return
+
+
+def _refused_patterns(config: Config, net: Any, num_classes: int) -> Iterator[Fault]:
+    """Patterns of groups and of what is frozen that mean none of a network's parameters."""
+    matching_parameters = locate("experiments.learning.param_groups.matching_parameters")
+    parts = {f"param_groups.{name}": part for name, part in section(config, "param_groups").items()}
+    parts |= {
+        f"callbacks.{name}": part
+        for name, part in section(config, "callbacks").items()
+        if str(value_at(part, "_target_")) == "experiments.callbacks.Freeze"
+    }
+    for name, part in parts.items():
+        patterns = value_at(part, "parameters")
+        try:
+            matching_parameters(net, patterns or [], num_classes, name)
+        except UserError as error:
+            yield f"{name}.parameters", patterns, str(error).partition(": it ")[2]
 
 
 def _refusals(config: Config) -> Iterator[Fault]:

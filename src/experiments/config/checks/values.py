@@ -82,8 +82,17 @@ def _choices(group: str) -> list[str]:
 def files_and_folders(config: Config) -> Iterator[tuple[str, Any, str]]:
     """What is to be read and is not there, or is to be written and cannot be."""
     weights, root, cache = config.get("init_from"), value_at(config, "data.root"), value_at(config, "data.cache")
-    if isinstance(weights, str) and not _is(Path.is_file, weights):
+    new = config.get("resume") is None  # a run that was begun has its weights
+    if new and isinstance(weights, str) and not _is(Path.is_file, weights):
         yield "init_from", weights, "is no file: name a state_dict (model.pth) or a checkpoint"
+    before, known = value_at(config, "model.net.weights"), ("default", "none")
+    ours = value_at(config, "model.net._target_") == "experiments.nets.pretrained"
+    if new and ours and isinstance(before, str) and before not in known and not _is(Path.is_file, before):
+        yield (
+            "model.net.weights",
+            before,
+            f"is no file: name a state_dict or a checkpoint, or type {' or '.join(known)}",
+        )
     if isinstance(root, str):
         if not _is(Path.is_dir, root) and _is(Path.exists, root):
             yield "data.root", root, "is a file: name the folder that data sets lie in"

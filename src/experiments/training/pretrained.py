@@ -1,0 +1,106 @@
+"""Weights that a network starts with: what they say of the data, loading them, keeping them for a restart."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from experiments.config.checks.check import Validated
+from experiments.errors import UserError
+from experiments.nets.timm_networks import known_input
+from experiments.runs.allowed_classes import PRETRAINED, without_pretrained_weights
+from experiments.runs.checkpoint_files import AtomicCheckpointIO
+from experiments.runs.state_dicts import read_weights
+
+log = logging.getLogger(__name__)
+START_WEIGHTS = "start_weights.pt"
+
+
+def _net(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    net = config["model"].get("net")
+    return net if isinstance(net, Mapping) and net.get("_target_") == PRETRAINED else {}
+
+
+def weights_file(net: Mapping[str, Any]) -> Path | None:
+    """The file that the config of a network takes weights from, if it does."""
+    weights = net.get("weights") if net.get("_target_") == PRETRAINED else None
+    return Path(weights).expanduser() if isinstance(weights, str) and weights not in ("default", "none") else None
+
+
+def settle_input(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config with what its network's weights say of the data, where that is null: mean, std, image size.
+
+    Weights in a plain file say nothing: their architecture's mean and std are taken.
+    """
+    net, data = _net(config), config["data"]
+    if not net or net.get("weights") in (None, "none"):
+        return config
+    found = known_input(str(net.get("name")))
+    if path := weights_file(net):
+        _, card = read_weights(path, "model.net.weights")
+        found.pop("image_size", None)
+        found |= {key: list(card[key]) for key in ("mean", "std") if card.get(key)}
+        if len(shape := card.get("image_shape") or ()) == 3:
+            found["image_size"] = list(shape[1:])
+    settled = {key: value for key, value in found.items() if key in data and data[key] is None}
+    if settled:
+        said = ", ".join(f"data.{key}={value}" for key, value in settled.items())
+        log.info("as the weights of %s were trained: %s", net["name"], said)
+    return Validated({**config, "data": {**data, **settled}})
+
+
+def read_start(path: Path, names: set[str]) -> dict[str, torch.Tensor]:
+    """The weights in a file, by a network's names."""
+    weights, _ = read_weights(path, "model.net.weights", names)
+    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise UserError(f"model.net.weights={path} holds no state_dict: its values are not all tensors")
+    return weights
+
+
+def require_takes(net: nn.Module, name: str, image_shape: list[int]) -> None:
+    """Raise UserError if a network does not take images of a shape, which many of timm's learn in the first step."""
+    before = net.training
+    try:
+        with torch.no_grad():
+            net.eval()(torch.zeros(1, *image_shape))
+    except Exception as error:  # whatever it stumbles over
+        sizes = " × ".join(map(str, image_shape))
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"model.net.name={name} does not take images of {sizes}: {reason}. Set data.image_size where the data "
+            "set has it, or take another network"
+        ) from error
+    finally:
+        net.train(before)
+
+
+def keep_start(config: Mapping[str, Any], net: nn.Module) -> None:
+    """Save the weights that a run begins with, if they are from elsewhere: it may be killed before a checkpoint."""
+    if config["init_from"] or _net(config).get("weights") not in (None, "none"):
+        AtomicCheckpointIO().save_checkpoint(
+            net.state_dict(), Path(config["run_dir"]) / "checkpoints" / START_WEIGHTS
+        )
+
+
+def with_settled_input(config: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what the weights once said of the data, where nothing was typed."""
+    data, before = config["data"], stored["data"]
+    settled = {key: before.get(key) for key in ("mean", "std", "image_size") if key in data and data[key] is None}
+    return {**config, "data": {**data, **settled}}
+
+
+def without_start(stored: dict[str, Any], run_dir: Path, begun: bool) -> dict[str, Any]:
+    """The config without the weights that a run began with, which its checkpoints or a file of its own hold."""
+    start = run_dir / "checkpoints" / START_WEIGHTS
+    if not begun and not start.is_file():
+        return stored
+    stored = without_pretrained_weights(stored)
+    return {**stored, "init_from": None if begun else str(start), "init_from_strict": True}
+
+
+def forget_start(run_dir: Path) -> None:
+    """Remove what ``keep_start`` saved."""
+    (run_dir / "checkpoints" / START_WEIGHTS).unlink(missing_ok=True)
