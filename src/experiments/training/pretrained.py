@@ -68,7 +68,7 @@ def require_takes(net: nn.Module, name: str, image_shape: list[int]) -> None:
             net.eval()(torch.zeros(1, *image_shape))
     except Exception as error:  # whatever it stumbles over
         sizes = " × ".join(map(str, image_shape))
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(
             f"model.net.name={name} does not take images of {sizes}: {reason}. Set data.image_size where the data "
             "set has it, or take another network"
