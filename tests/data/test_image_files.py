@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from experiments.data.image_files import decode, find, refusing_bombs, to_input
+from experiments.data.images.files import decode, find, refusing_bombs, to_input
 from experiments.errors import UserError
 
 GREY, COLOUR = (1, 28, 28), (3, 28, 28)

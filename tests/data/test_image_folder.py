@@ -5,7 +5,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from experiments.data import ImageFolder, image_files, image_folder
+from experiments.data import ImageFolder
+from experiments.data.images import files as image_files
+from experiments.data.images import folder as image_folder
 from experiments.errors import UserError
 from tests.conftest import write_image_folder
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 import experiments
 from experiments.data import MNIST, Digits, normalize
-from experiments.data.image_files import is_of_other_ground
+from experiments.data.images.files import is_of_other_ground
 from experiments.errors import UserError
 from experiments.inference.predict import BATCH_SIZE
 from experiments.training.run import train

@@ -29,7 +29,7 @@ import torch
 import experiments
 import experiments.nets
 from experiments.data import ImageFolder
-from experiments.data.image_files import to_input
+from experiments.data.images.files import to_input
 from experiments.errors import UserError
 from experiments.inference.evaluate import evaluate
 from experiments.runs import environment

@@ -3,7 +3,8 @@
 from experiments.data.batches import normalize
 from experiments.data.cifar import CIFAR10
 from experiments.data.digits import Digits
-from experiments.data.image_folder import ImageFolder
+from experiments.data.images.folder import ImageFolder
+from experiments.data.images.table import ImageTable
 from experiments.data.mnist import EMNIST, KMNIST, MNIST, FashionMNIST
 from experiments.data.module import ImageDataModule
 
@@ -16,5 +17,6 @@ __all__ = [
     "FashionMNIST",
     "ImageDataModule",
     "ImageFolder",
+    "ImageTable",
     "normalize",
 ]

@@ -185,7 +185,7 @@ def _trained_the_run(
     """
     if not isinstance(module, ImageFolder):
         return True
-    before = (checkpoint.get("ImageFolder") or {}).get("files")
+    before = (checkpoint.get("ImageFolder") or checkpoint.get("ImageTable") or {}).get("files")
     if before in (None, module.fingerprint):
         return True
     same_root = Path(str(trained.get("root"))).expanduser().resolve() == module.root.resolve()

@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from experiments.data import normalize
-from experiments.data.image_files import find, is_of_other_ground, refusing_bombs, to_input
+from experiments.data.images.files import find, is_of_other_ground, refusing_bombs, to_input
 from experiments.errors import UserError
 from experiments.inference.load import card_of, load_ensemble
 from experiments.runs.files import write_csv
@@ -44,7 +44,7 @@ class Prediction:
 def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: Invert = "auto") -> list[Prediction]:
     """Classify images with a network of ``experiments.load``, on the device where it lies.
 
-    ``experiments.data.image_files.to_input`` states how an image is brought to the network's input.
+    ``experiments.data.images.files.to_input`` states how an image is brought to the network's input.
 
     Args:
         net: a network that ``experiments.load`` returned; it is put into evaluation mode.

@@ -96,15 +96,18 @@ def files_and_folders(config: Config) -> Iterator[tuple[str, Any, str]]:
     if isinstance(root, str):
         if not _is(Path.is_dir, root) and _is(Path.exists, root):
             yield "data.root", root, "is a file: name the folder that data sets lie in"
-        elif str(value_at(config, "data._target_")).endswith(".ImageFolder") and not _is(_has_train, root):
-            yield "data.root", root, "has no folder train: images belong in <data.root>/train/<class>/"
+        elif str(value_at(config, "data._target_")).endswith(".ImageFolder") and not _is(_has_folders, root):
+            yield "data.root", root, "holds no folder: images belong in <data.root>/<class>/ or train/<class>/ there"
+    table = value_at(config, "data.table")
+    if isinstance(table, str) and not _is(Path.is_file, table):
+        yield "data.table", table, "is no file: name a CSV file with the columns file and label"
     for name, folder in (("data.cache", cache), ("run_dir", config.get("run_dir"))):
         if isinstance(folder, str) and (wrong := _cannot_hold_files(folder)):
             yield name, folder, wrong
 
 
-def _has_train(root: Path) -> bool:
-    return any(path.name.lower() in ("train", "training") and path.is_dir() for path in root.iterdir())
+def _has_folders(root: Path) -> bool:
+    return any(path.is_dir() and path.name[0] != "." for path in root.iterdir())
 
 
 def _is(test: Callable[[Path], bool], *parts: str) -> bool:

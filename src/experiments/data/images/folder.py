@@ -13,21 +13,22 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from experiments.data.batches import Batch
-from experiments.data.image_cache import ImageCache, channel_statistics
-from experiments.data.image_files import SUFFIXES, decode_all, files_below
+from experiments.data.images.cache import ImageCache, channel_statistics
+from experiments.data.images.files import decode_all
+from experiments.data.images.lists import File, ImageLists, list_folder
 from experiments.data.memory import format_bytes, free_memory
 from experiments.data.module import ImageDataModule
-from experiments.data.splits import SPLIT_SEED, share, split_folders
+from experiments.data.splits import SPLIT_SEED, share
 from experiments.errors import UserError, ranges
 
 log = logging.getLogger(__name__)
-File = tuple[Path, int]  # an image and its class
 DEFAULT_SIZE = 32  # pixels
 
 
 class ImageFolder(ImageDataModule):
     """Images in ``<root>/train/<class>/``, at any depth below it, of any size and mode; links are followed.
 
+    Without a folder ``train`` (or ``training``), ``<root>/<class>/`` holds the images to train on.
     ``<root>/val/<class>/`` (or ``valid``, ``validation``, ``dev``, in any letter case) and ``<root>/test/<class>/``
     are taken where they exist; else ``val_size`` and ``test_size``, each a fraction or a count, are split off,
     stratified and always the same for the same file names. With folds, train and val are one. Hidden files and files
@@ -67,13 +68,9 @@ class ImageFolder(ImageDataModule):
         self.root, self.mode = Path(root).expanduser(), mode
         self.cache = ImageCache(Path(cache or self.root / ".cache").expanduser(), self.root, mode, self.image_shape)
         self.workers = workers or min(os.cpu_count() or 1, 8)
-        self.ignored = 0
-        self.folders, self.other_folders = split_folders(self.root)
-        train = self.folders.setdefault("train", self.root / "train")  # missing: its class names say so
-        self.class_names = self._classes(train)
-        if len(self.class_names) < 2:
-            raise UserError(f"{train} holds one class, {self.class_names[0]}; there must be at least 2")
-        self.files = {split: self._list(folder) for split, folder in self.folders.items()}
+        self.lists = self.list_images()
+        self.class_names = self.lists.class_names
+        self.files = {split: [*files] for split, files in self.lists.files.items()}
         self.drawn = {"val", "test"} - self.files.keys()  # which splits follow from the list of files
         if self.num_folds is not None:
             self.drawn.add("val")
@@ -84,19 +81,27 @@ class ImageFolder(ImageDataModule):
         self._statistics: dict[str, list[float]] | None = None
         self._kept: dict[str, Tensor] = {}  # where the cache cannot be written
 
+    def list_images(self) -> ImageLists:
+        """The images of each split that there is, with their classes.
+
+        Raises:
+            UserError: if there are none, or they are not laid out as they must be.
+        """
+        return list_folder(self.root)
+
     @property
     def note(self) -> str:  # type: ignore[override]  # what it says is known only when the folder is
         """How many images, classes and other files there are, and where each split comes from."""
         images = sum(len(files) for files in self.files.values())
-        names = ", ".join(folder.name for folder in self.folders.values())
         tested = {label for _, label in self.files["test"]}
         absent = [name for index, name in enumerate(self.class_names) if index not in tested]
+        ignored, folders = self.lists.ignored, ", ".join(self.lists.other_folders)
         facts = {
-            f"{images:,} images in {self.num_classes} classes of {names}": True,
-            f"{' and '.join(sorted(self.drawn, reverse=True))} drawn from {self.folders['train'].name}": self.drawn,
-            f"{self.ignored:,} other file{'s' * (self.ignored != 1)} passed over": self.ignored,
+            f"{images:,} images in {self.num_classes} classes of {', '.join(self.lists.sources)}": True,
+            f"{' and '.join(sorted(self.drawn, reverse=True))} drawn from {self.lists.sources[0]}": self.drawn,
+            f"{ignored:,} other file{'s' * (ignored != 1)} passed over": ignored,
             f"no image to test of {', '.join(absent)}": absent,
-            f"other folders left out: {', '.join(self.other_folders)}": self.other_folders,
+            f"other folders left out: {folders}": folders,
         }
         return "; ".join(fact for fact, holds in facts.items() if holds)
 
@@ -156,9 +161,9 @@ class ImageFolder(ImageDataModule):
     def fingerprint(self) -> str:
         """A digest of the files' names and sizes, in whatever folder they lie."""
         digest = hashlib.sha256()
-        for path in sorted(path for files in self.files.values() for path, _ in files):
-            name = path.relative_to(self.root).as_posix()
-            digest.update(f"{name}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
+        for path, label in sorted(file for files in self.files.values() for file in files):
+            name = os.path.relpath(path, self.root)
+            digest.update(f"{name}\0{path.stat().st_size}\0{label}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
@@ -178,35 +183,6 @@ class ImageFolder(ImageDataModule):
             )
         super().load_state_dict(state_dict)
 
-    def _classes(self, folder: Path) -> tuple[str, ...]:
-        """The names of a folder's folders."""
-        layout = f"images belong in {self.root / 'train' / '<class>'}; data.root names the folder that holds train"
-        try:
-            classes = tuple(entry.name for entry in sorted(folder.glob("[!.]*")) if entry.is_dir())
-            folder.stat()  # glob says nothing of a folder that is missing
-        except OSError as error:
-            raise UserError(f"{folder} cannot be read: {error.strerror}; {layout}") from error
-        if not classes:
-            raise UserError(f"{folder} holds no folder; {layout}")
-        return classes
-
-    def _list(self, folder: Path) -> list[File]:
-        """A split's images with their classes, in the order of their names."""
-        found = []
-        self.ignored += sum(path.is_file() for path in folder.glob("[!.]*"))
-        for name in self._classes(folder):
-            if name not in self.class_names:
-                raise UserError(
-                    f"{folder / name} is no class of {self.folders['train']}: {', '.join(self.class_names)}"
-                )
-            files = files_below(folder / name)
-            images = [path for path in files if path.suffix.lower() in SUFFIXES]
-            if not images and folder == self.folders["train"]:  # elsewhere, as a class's folder that is missing
-                raise UserError(f"{folder / name} holds no image (of {', '.join(SUFFIXES)})")
-            self.ignored += len(files) - len(images)
-            found += [(path, self.class_names.index(name)) for path in images]
-        return found
-
     def _without(self, files: list[File], test_size: float | int) -> tuple[list[File], list[File]]:
         """Split off a stratified test part; both keep the order of names."""
         count = share(test_size, len(files), self.num_classes)
@@ -219,9 +195,8 @@ class ImageFolder(ImageDataModule):
             )
         except ValueError as error:
             raise UserError(
-                f"the {len(files)} images in {self.root / 'train'} cannot be split into train and test by class: "
-                f"{error} Add images, set data.test_size={test_size} to another fraction or count, or make a folder "
-                f"{self.root / 'test'}"
+                f"the {len(files)} images in {self.lists.sources[0]} cannot be split into train and test by class: "
+                f"{error} Add images, set data.test_size={test_size} to another number, or make a split test"
             ) from error
         return [files[i] for i in sorted(rest)], [files[i] for i in sorted(test)]
 

@@ -34,7 +34,7 @@ class ImageCache:
         digest = hashlib.sha256(json.dumps([CACHE_VERSION, self.mode, *self.image_shape]).encode())
         for path in files:
             status = path.stat()
-            name = path.relative_to(self.root).as_posix()
+            name = os.path.relpath(path, self.root)
             digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
         return self.folder / f"{split}-{digest.hexdigest()[:32]}.npz"
 
