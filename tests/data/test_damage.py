@@ -216,7 +216,7 @@ def test_files_in_each_others_place_are_noticed(make, tmp_path):
         (lambda root: (root / "test" / "bird").mkdir(), "test/bird is no class of .*train: cat, dog"),
         (
             lambda root: (root / "train").rename(root / "trian"),
-            "holds one class, trian; there must be at least 2. Did you mean train",
+            "holds one class, trian;.* Did you mean train",
         ),
         (
             lambda root: (root / "train" / "dog").rename(root / "dog"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.runs import environment
-from experiments.runs.environment import code_change, describe, git_state, installed_packages
+from experiments.runs.environment import code_change, describe_environment, git_state, installed_packages
 from experiments.runs.run_record import record_resume, record_start
 
 CODE = "def forward(self, x):\n    cls_token = x.mean(1)\n    token: int = tokens[self.key_size]\n"
@@ -98,7 +98,7 @@ def test_a_run_that_goes_on_with_other_code_says_so_and_keeps_both(repository, t
 
 
 def test_the_machine_is_described(repository):
-    known, _ = describe({}, repository)
+    known, _ = describe_environment({}, repository)
     assert known["processor"]
     assert known["threads"]["torch"] >= 1
     assert known["gpus"] == [] or known["gpu_driver"]
