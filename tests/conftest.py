@@ -203,6 +203,11 @@ def small_data(tmp_path, monkeypatch):
         if data == "image_folder":
             write_image_folder(root)
             return where
+        if data == "image_table":
+            write_image_folder(root)
+            lines = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(root.glob("train/*/*"))]
+            (root / "labels.csv").write_text("\n".join(["file,label", *lines]))
+            return [f"data.table={root}/labels.csv", "data.val_size=20"]
         folders = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
         assert data in folders, f"say here what small files data={data} takes"
         write_idx_files(root / folders[data] / "raw")

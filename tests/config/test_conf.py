@@ -41,6 +41,7 @@ def test_every_choice_composes_and_holds_no_mistake(typed):
         "model=custom": ["model.net._target_=experiments.nets.MLP"],
         "data=custom": ["data._target_=experiments.data.Digits"],
         "data=image_folder": ["data.root=somewhere"],
+        "data=image_table": ["data.table=somewhere"],
     }
     config = experiments.compose(*typed, *(more for choice in typed for more in own.get(choice, ())))
     assert config["model"]["_target_"]
@@ -84,12 +85,14 @@ def test_every_choice_trains_two_epochs(group, tmp_path):
         assert fit_and_test(build(config), config)["steps"] == 2, choice
 
 
-@pytest.mark.parametrize("augment", [*choices("augment"), "[affine,elastic,crop,flip,cutout,mixup,cutmix]"])
+@pytest.mark.parametrize(
+    "augment", [*choices("augment"), "[resized_crop,affine,elastic,flip,color_jitter,cutout,mixup]"]
+)
 def test_every_augmentation_trains_a_step(augment, tmp_path):
     config = experiments.compose(f"augment={augment}", *SMALL, f"run_dir={tmp_path}", "logger=none")
     experiment = build(config)
     names = [] if augment == "none" else augment.strip("[]").split(",")
-    assert [type(made).__name__.lower() for made in experiment.data.augment] == names
+    assert [type(made).__name__.lower() for made in experiment.data.augment] == [n.replace("_", "") for n in names]
     assert fit_and_test(experiment, config)["steps"] == 1
 
 
@@ -128,7 +131,8 @@ def test_every_debug_preset_runs(debug, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("choice", "key"), [("data=image_folder", "data.root"), ("model=custom", "model.net._target_")]
+    ("choice", "key"),
+    [("data=image_folder", "data.root"), ("data=image_table", "data.table"), ("model=custom", "model.net._target_")],
 )
 def test_what_has_no_default_is_asked_for_by_its_name(choice, key):
     with pytest.raises(UserError, match=f"^{key} must be given, as key=value"):

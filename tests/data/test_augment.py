@@ -5,16 +5,20 @@ import pytest
 import torch
 from lightning import Trainer
 from torch.nn import functional as F
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as truth
 
 from experiments.data import Digits
+from experiments.data.augmentation.colours import Blur, ColorJitter, Grey, blurred, hue_shifted
 from experiments.data.augmentation.mixing import Cutmix, Cutout, Mixup
+from experiments.data.augmentation.photographs import BINS, CHANGES, ResizedCrop, TrivialAugment, changed, cropped
 from experiments.data.augmentation.shifts import Crop, Flip
 from experiments.data.augmentation.warps import Affine, Elastic, augmented
 from tests.learning.test_classifier import classifier
 
 COUNT = 12
-EVERY = [Affine(), Elastic(), Crop(), Flip(vertical=0.5), Cutout(), Mixup(), Cutmix()]
+EVERY = [Affine(), Elastic(), Crop(), Flip(vertical=0.5), Cutout(), ResizedCrop(), ColorJitter(), Blur(probability=1),
+         TrivialAugment(), Mixup(), Cutmix()]  # fmt: skip
 LABELS = F.one_hot(torch.arange(COUNT) % 10, 10).float()
 
 
@@ -49,7 +53,7 @@ def test_shapes_stay_the_input_stays_and_the_generator_alone_decides(augmentatio
     assert not augmentation(images, LABELS, rng(1))[0].equal(out)
 
 
-@pytest.mark.parametrize("augmentation", EVERY[:5], ids=lambda made: type(made).__name__)
+@pytest.mark.parametrize("augmentation", EVERY[:9], ids=lambda made: type(made).__name__)
 def test_every_image_draws_for_itself(augmentation):
     out, labels = augmentation(photos(), LABELS, rng())
     different = {bytes(image.numpy()) for image in out}
@@ -234,3 +238,106 @@ def test_mixed_labels_reach_the_loss_and_the_larger_part_counts_as_right():
     assert loss.item() == pytest.approx(-(labels * log_probabilities).sum(1).mean().item(), rel=1e-5)
     accuracy = dict(module.stage_metrics("train"))["accuracy"].compute()
     assert accuracy.item() == pytest.approx((log_probabilities.argmax(1) == labels.argmax(1)).float().mean().item())
+
+
+class Upper:
+    """Draws the upper end of every range; of booleans, true."""
+
+    def random(self, shape, dtype=np.float64):
+        return np.full(shape, 1.0, dtype)
+
+
+@pytest.mark.parametrize(
+    "amounts", [(0.4, 0, 0, 0), (0, 0.7, 0, 0), (0, 0, 0.9, 0), (0, 0, 0, 0.3), (0.2, 0.3, 0.4, 0.1)]
+)
+def test_colours_are_changed_as_by_torchvision(amounts):
+    images = torch.rand(COUNT, 3, 20, 28, generator=torch.Generator().manual_seed(1))
+    brightness, contrast, saturation, hue = amounts
+    out, _ = ColorJitter(*amounts)(images, LABELS, Upper())
+    for image, ours in zip(images, out, strict=True):
+        expected = truth.adjust_brightness(image, 1 + brightness)
+        expected = truth.adjust_contrast(expected, 1 + contrast)
+        expected = truth.adjust_saturation(expected, 1 + saturation)
+        torch.testing.assert_close(ours, truth.adjust_hue(expected, hue), atol=1e-4, rtol=0)
+
+
+def test_hue_turns_any_colour_as_torchvision_does():
+    colours = torch.tensor([[r, g, b] for r in (0, 0.3, 1) for g in (0, 0.3, 1) for b in (0, 0.3, 1)])
+    images = colours[:, :, None, None].repeat(1, 1, 2, 2)
+    for shift in (-0.5, -0.21, 0.0, 0.4, 0.5):
+        ours = hue_shifted(images, torch.full((len(images),), shift))
+        torch.testing.assert_close(ours, truth.adjust_hue(images, shift), atol=1e-5, rtol=0)
+
+
+def test_grey_images_keep_to_what_they_have():
+    images = torch.rand(COUNT, 1, 20, 28)
+    for made in (ColorJitter(0, 0, 0.9, 0.5), Grey(1.0)):
+        assert made(images, LABELS, rng())[0] is images
+    out, _ = ColorJitter(0.4, 0.4)(images, LABELS, Upper())
+    torch.testing.assert_close(out, truth.adjust_contrast(truth.adjust_brightness(images, 1.4), 1.4))
+    colours = torch.rand(200, 3, 8, 8)
+    out, _ = Grey(0.3)(colours, torch.zeros(200), rng())
+    grey = [image.equal(truth.rgb_to_grayscale(one, 3)) for image, one in zip(out, colours, strict=True)]
+    assert 35 < sum(grey) < 85
+    assert all(one or image.equal(colour) for one, image, colour in zip(grey, out, colours, strict=True))
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
+def test_blur_is_torchvisions(sigma):
+    images = torch.rand(3, 3, 20, 28)
+    reach = max(1, round(3 * sigma))
+    expected = truth.gaussian_blur(images, [2 * reach + 1] * 2, [sigma] * 2)
+    torch.testing.assert_close(blurred(images, torch.full((3,), sigma)), expected)
+    assert blurred(torch.rand(2, 1, 3, 2), torch.full((2,), 5.0)).isfinite().all()  # hardly a pixel to mirror
+
+
+def test_a_part_is_enlarged_as_by_torchvision():
+    images = torch.rand(5, 3, 20, 28)
+    boxes = torch.tensor([[0, 0, 20, 28], [3, 5, 10, 14], [19, 27, 1, 1], [0, 20, 20, 8], [7, 0, 13, 28]])
+    for image, ours, box in zip(images, cropped(images, boxes), boxes.tolist(), strict=True):
+        torch.testing.assert_close(ours, truth.resized_crop(image, *box, [20, 28], antialias=True), atol=1e-5, rtol=0)
+
+
+def test_parts_are_drawn_as_torchvision_draws_them():
+    images = torch.zeros(4000, 3, 20, 28)
+    ours = ResizedCrop((0.1, 0.8), (0.5, 1.5)).boxes(images, rng())
+    theirs = v2.RandomResizedCrop((20, 28), (0.1, 0.8), (0.5, 1.5))
+    torch.manual_seed(0)
+    drawn = [theirs.make_params([images[0]]) for _ in range(4000)]
+    theirs = np.array([[one[key] for key in ("top", "left", "height", "width")] for one in drawn])
+    assert np.abs(ours.mean(0) - theirs.mean(0)).max() < 0.35
+    assert np.abs(ours.std(0) - theirs.std(0)).max() < 0.35
+    assert (ours[:, 0] + ours[:, 2]).max() <= 20
+    assert (ours[:, 1] + ours[:, 3]).max() <= 28
+    wide = ResizedCrop((1.0, 1.0), (4.0, 4.0)).boxes(images[:2], rng())  # nothing fits: the centre
+    assert wide.tolist() == [[6, 0, 7, 28]] * 2
+
+
+NAMES = {name: "".join(part.capitalize() for part in name.split("_")) for name in CHANGES}
+NAMES |= {"autocontrast": "AutoContrast"}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_trivial_change_is_torchvisions(name):
+    theirs = v2.TrivialAugmentWide()
+    image = torch.rand(3, 40, 36)
+    amounts, signed = theirs._AUGMENTATION_SPACE[NAMES[name]]
+    magnitudes = amounts(BINS, 40, 36)
+    assert signed == CHANGES[name][1]
+    for step in (0, 7, BINS - 1):
+        amount = 0.0 if magnitudes is None else float(magnitudes[step])
+        for negative in (False, True) if signed else (False,):
+            expected = theirs._apply_image_or_video_transform(
+                image, NAMES[name], -amount if negative else amount, InterpolationMode.NEAREST, {}
+            )
+            torch.testing.assert_close(changed(image, name, step, negative), expected.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: ResizedCrop((0.5, 0.2)), lambda: ResizedCrop(ratio=(2.0, 1.0)), lambda: Blur((2.0, 1.0)),
+     lambda: ColorJitter(hue=0.7), lambda: Grey(1.5), lambda: ResizedCrop((0.0, 1.0))],
+)  # fmt: skip
+def test_ranges_of_photographs_augmentations_are_checked(make):
+    with pytest.raises(ValueError, match="must be"):
+        make()

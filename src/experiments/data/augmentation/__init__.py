@@ -6,9 +6,14 @@ depends neither on the device nor on what else a run draws.
 """
 
 from experiments.data.augmentation.base import Augmentation as Augmentation
+from experiments.data.augmentation.colours import Blur as Blur
+from experiments.data.augmentation.colours import ColorJitter as ColorJitter
+from experiments.data.augmentation.colours import Grey as Grey
 from experiments.data.augmentation.mixing import Cutmix as Cutmix
 from experiments.data.augmentation.mixing import Cutout as Cutout
 from experiments.data.augmentation.mixing import Mixup as Mixup
+from experiments.data.augmentation.photographs import ResizedCrop as ResizedCrop
+from experiments.data.augmentation.photographs import TrivialAugment as TrivialAugment
 from experiments.data.augmentation.shifts import Crop as Crop
 from experiments.data.augmentation.shifts import Flip as Flip
 from experiments.data.augmentation.warps import Affine as Affine
