@@ -72,6 +72,8 @@ def small(arguments: list[str]) -> list[str]:
     }
     for pattern, with_what in shorter.items():
         arguments = [re.sub(pattern, with_what, one) for one in arguments]
+    if "model=pretrained" in arguments:  # timm's smallest, since nothing is fetched here
+        more += ["model.net.name=test_resnet", "model.net.weights=none", "data.image_size=32"]
     if "hydra/sweeper=optuna" in arguments:
         more.append("hydra.sweeper.n_trials=2")
     return [one for one in arguments if one] + ([] if "--cfg" in arguments else more)
@@ -133,6 +135,8 @@ def reader(prepared, monkeypatch, script_here):
             assert command_line_mistake(arguments) is None, line
             arguments = small(arguments)
         if name == "describe":
+            if "model=pretrained" in arguments:
+                arguments.append("model.net.name=test_resnet")
             arguments = [one for one in arguments if not one.startswith("data.root")]
         if name == "find_lr":
             arguments = [*arguments, "data_root=files", "data.val_size=20", "steps=20", "trainer.accelerator=cpu"]

@@ -158,7 +158,7 @@ ALONE = [  # each ends a command by itself
     ("optimizer=sgd optimizer.momentum=0", 2, "optimizer.momentum=0.9"),
     ("model=attention model.net.embed_dim=65", 2, "multiple of num_heads"),
     ("init_from=nowhere.pth", 2, "is no file"),
-    ("data=image_folder data.root=nowhere", 2, "<data.root>/train/<class>/"),
+    ("data=image_folder data.root=nowhere", 2, "<data.root>/<class>/"),
     ("data=image_folder data.root=a_file", 2, "is a file"),
     ("data=image_folder", 2, "data.root must be given"),
     ("hydra.run.dir=a_file/run", 2, "a_file is a file"),

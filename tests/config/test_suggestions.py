@@ -29,7 +29,7 @@ def keys_with(*choices: str) -> dict[str, bool]:
     return overrides.known_keys(choices)
 
 
-OWN = {"model=custom", "data=custom", "data=image_folder"}  # which ask for more
+OWN = {"model=custom", "data=custom", "data=image_folder", "data=image_table"}  # which ask for more
 CHOICES = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(CONF.glob("*/*.yaml"))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class ResizedCrop(Augmentation):
                 raise ValueError(f"augment: {name}={list(pair)} must be two positive numbers, the smaller one first")
         self.scale, self.ratio = (scale[0], scale[1]), (ratio[0], ratio[1])
 
-    def boxes(self, images: Tensor, rng: np.random.Generator) -> np.ndarray:
+    def boxes(self, images: Tensor, rng: np.random.Generator) -> Any:
         """Each image's part: (B, 4) as top, left, height and width, in pixels."""
         count, (height, width) = len(images), images.shape[-2:]
         area = height * width * rng.uniform(*self.scale, (count, ATTEMPTS))
@@ -41,9 +42,10 @@ class ResizedCrop(Augmentation):
         first = fits.argmax(1)  # or else as much of the centre as the ratio allows
         whole = min(max(width / height, self.ratio[0]), self.ratio[1])
         centre = min(width, round(height * whole)), min(height, round(width / whole))
-        chosen = np.where(fits.any(1)[:, None], np.stack((widths, heights), 2)[np.arange(count), first], centre)
+        some = fits.any(axis=1, keepdims=True)
+        chosen = np.where(some, np.stack((widths, heights), 2)[np.arange(count), first], centre)
         room = np.array((width, height)) - chosen
-        corners = np.where(fits.any(1)[:, None], rng.integers(0, room.astype(int) + 1), room // 2)
+        corners = np.where(some, rng.integers(0, room.astype(int) + 1), room // 2)
         return np.stack((corners[:, 1], corners[:, 0], chosen[:, 1], chosen[:, 0]), 1)
 
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
