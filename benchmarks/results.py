@@ -82,6 +82,9 @@ def recipe_of(name: str) -> str:
         config = compose(f"experiment={name}")
         for part, key in (("data", "root"), ("data", "seed"), ("trainer", "default_root_dir")):
             config[part].pop(key, None)
+        for key in ("mean", "std"):
+            if config["data"][key] is None:
+                del config["data"][key]
         import lightning
 
         defaults = inspect.signature(lightning.Trainer).parameters  # of a Trainer's keys, those that say something
@@ -95,6 +98,8 @@ def recipe_of(name: str) -> str:
         parts = ("model", "data", "loss", "optimizer", "scheduler", "trainer")
         content = {part: config[part] for part in (*parts, "compile", "channels_last", "matmul_precision")}
         content["averaged"] = config["callbacks"].get("ema")
+        if config["param_groups"]:
+            content["param_groups"] = config["param_groups"]
         content = class_names(content)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

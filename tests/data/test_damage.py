@@ -241,7 +241,8 @@ def test_all_unreadable_images_are_listed_at_once(make, tmp_path):
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"(?s)^3 of 8 images cannot be read; mend .*000.png.*001.jpg.*002.bmp"):
         build().prepare_data()
-    assert not list(tmp_path.glob("cache/*"))
+    assert not list(tmp_path.glob("cache/[!.]*"))
+    assert not list(tmp_path.glob("cache/*writing"))
 
 
 def test_an_image_that_only_lost_its_end_mark_is_whole():

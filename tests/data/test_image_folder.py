@@ -1,4 +1,7 @@
 import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,7 +69,7 @@ def test_mean_and_std_are_those_outside_the_test_split_and_known_before_set_up(t
     write_image_folder(tmp_path, ("train", "test"), per_class=6)
     data = ImageFolder(root=str(tmp_path))
     mean, std = data.mean, data.std
-    images = data.read("train")[0].double() / 255
+    images = data.read("train")[0][:].double() / 255
     assert mean == pytest.approx(images.mean((0, 2, 3)).tolist(), abs=1e-4)
     assert std == pytest.approx(images.std((0, 2, 3)).tolist(), abs=1e-3)
 
@@ -124,7 +127,8 @@ def no_decoding(*arguments, **options):
 def test_images_are_decoded_once_and_again_when_a_file_or_an_option_changes(tmp_path, monkeypatch):
     write_image_folder(tmp_path, per_class=10)
     first = ready(tmp_path)
-    assert len(list((tmp_path / ".cache").iterdir())) == 2
+    names = sorted(path.suffix for path in (tmp_path / ".cache").glob("[!.]*"))
+    assert names == [".json", ".json", ".pixels", ".pixels"]
     with monkeypatch.context() as patch:
         patch.setattr(image_files, "decode", no_decoding)
         second = ready(tmp_path)
@@ -141,31 +145,91 @@ def test_images_are_decoded_once_and_again_when_a_file_or_an_option_changes(tmp_
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncated", "flipped bit", "no numbers", "another shape", "pickle", "too large a header"]
+    "damage", ["cut", "flipped bit", "longer", "no numbers", "another mean", "no json", "no pixels"]
 )
-def test_a_damaged_cache_is_not_believed(tmp_path, damage):
+def test_a_damaged_cache_is_noticed_and_mended(tmp_path, damage):
     write_image_folder(tmp_path, ("train", "test"), per_class=4)
     first = ready(tmp_path)
-    (path,) = (tmp_path / ".cache").glob("train-*.npz")
-    content, parts = path.read_bytes(), dict(np.load(path))
-    if damage == "truncated":
-        path.write_bytes(content[:-1])
+    images, mean = [split.tensors[0] for split in first.splits.values()], first.mean
+    (path,) = (tmp_path / ".cache").glob("train-*.pixels")
+    known = path.with_suffix(".json")
+    before = path.read_bytes(), known.read_text()
+    if damage == "cut":
+        path.write_bytes(before[0][:-1])
+    elif damage == "longer":
+        path.write_bytes(before[0] + b"x")
     elif damage == "flipped bit":
-        middle = len(content) // 2
-        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        middle = len(before[0]) // 2
+        path.write_bytes(before[0][:middle] + bytes([before[0][middle] ^ 1]) + before[0][middle + 1 :])
     elif damage == "no numbers":
-        np.savez(path, images=parts["images"], statistics=np.full((2, 3), np.nan))
-    elif damage == "another shape":
-        np.savez(path, images=np.zeros((1, 3, 32, 32), dtype=np.uint8), statistics=parts["statistics"])
-    elif damage == "too large a header":
-        path.write_bytes(content.replace(b"'shape': (8, 3,", b"'shape': (10**9,").replace(b"(8, 3, ", b"(9**9, "))
+        known.write_text(before[1].replace('"checksums": [', '"checksums": [NaN, '))
+    elif damage == "another mean":
+        known.write_text(before[1].replace('"mean": [0.', '"mean": [0.1'))
     else:
-        np.savez(path, images=np.array([{}], dtype=object), statistics=parts["statistics"])
+        (known if damage == "no json" else path).unlink()
     second = ready(tmp_path)
-    assert second.mean == first.mean
-    assert second.splits["train"].tensors[0].equal(first.splits["train"].tensors[0])
-    mended = np.load(path)
-    assert all(np.array_equal(mended[name], parts[name]) for name in parts)
+    assert second.mean == mean
+    assert all(split.tensors[0].equal(one) for split, one in zip(second.splits.values(), images, strict=True))
+    assert (path.read_bytes(), known.read_text()) == before
+
+
+def test_a_damaged_image_whose_file_is_gone_is_said(tmp_path):
+    write_image_folder(tmp_path, ("train", "test"), per_class=4)
+    data = ready(tmp_path)
+    (path,) = (tmp_path / ".cache").glob("train-*.pixels")
+    path.write_bytes(bytes(path.stat().st_size))
+    for file, _ in data.files["train"]:
+        status = file.stat()
+        file.write_bytes(bytes(status.st_size))
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(UserError, match=r"\.pixels is damaged, and .* cannot be decoded again"):
+        ready(tmp_path).splits["train"][torch.arange(2)]
+
+
+def test_splits_folds_and_limits_are_indices_into_one_mapped_file(tmp_path):
+    write_image_folder(tmp_path, per_class=20)
+    data = ready(tmp_path, num_folds=3, fold=1, limit=12)
+    train, val = data.splits["train"], data.splits["val"]
+    assert train.images is val.images
+    assert (len(train), len(train.indices.unique())) == (12, 12)
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        assert str(train.images.path) in maps.read_text()
+    batch, labels = train[torch.tensor([3, 0])]
+    assert batch.equal(train.images[train.indices[[3, 0]]])
+    assert labels.tolist() == train.labels[[3, 0]].tolist()
+    batch.zero_()  # a copy
+    assert train[torch.tensor([3])][0].any()
+
+
+def test_a_disk_that_is_full_is_told_before_decoding_and_memory_serves(tmp_path, monkeypatch, caplog):
+    write_image_folder(tmp_path, ("train", "test"), per_class=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+        with caplog.at_level("INFO"):
+            data = ready(tmp_path)
+        assert "decoded images are not kept: they need 24 KiB, and 1e+03 B are free" in caplog.text
+        assert sizes(data) == {"train": 6, "val": 2, "test": 8}
+        assert not list((tmp_path / ".cache").glob("[!.]*"))
+        patch.setattr(image_folder, "free_memory", lambda: 1000)
+        patch.setattr(image_files, "decode", no_decoding)
+        with pytest.raises(UserError, match="does not fit into memory.*data.cache=<a folder with"):
+            ready(tmp_path, image_size=64)
+
+
+def test_two_processes_decode_a_folder_once_and_what_a_killed_one_left_is_overwritten(tmp_path):
+    write_image_folder(tmp_path, per_class=10)
+    (tmp_path / ".cache").mkdir()
+    truth = ready(tmp_path, cache=str(tmp_path / "other"))
+    (path,) = (tmp_path / "other").glob("train-*.pixels")
+    (tmp_path / ".cache" / f".{path.name}.writing").write_bytes(b"left")
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: ready(tmp_path), range(2)))
+    for data in both:
+        assert data.splits["train"].tensors[0].equal(truth.splits["train"].tensors[0])
+    assert sorted(one.suffix for one in (tmp_path / ".cache").iterdir() if one.name != ".lock") == [
+        ".json", ".json", ".pixels", ".pixels",
+    ]  # fmt: skip
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
@@ -182,9 +246,10 @@ def test_what_does_not_fit_memory_is_refused_before_decoding(tmp_path, monkeypat
     needed = (20 * 2 + 20) * 3 * 100 * 100
     monkeypatch.setattr(image_files, "decode", no_decoding)
     monkeypatch.setattr(image_folder, "free_memory", lambda: needed // 4)
+    (tmp_path / "file").write_text("no folder")
     message = r"need 1.72 MiB at data.image_size=\[100, 100\], 439 KiB are free; data.image_size=50 would fit"
     with pytest.raises(UserError, match=message):
-        ready(tmp_path, image_size=100)
+        ready(tmp_path, image_size=100, cache=str(tmp_path / "file"))
 
 
 def test_free_memory_is_a_plausible_number():

@@ -26,8 +26,9 @@ from experiments.data.batches import (
     normalize,
     of_each_channel,
 )
+from experiments.data.images.cache import MappedImages, MappedSplit
 from experiments.data.memory import release_freed_memory
-from experiments.data.splits import SPLIT_SEED, limited, resident, share, stratified
+from experiments.data.splits import SPLIT_SEED, Split, labels_of, limited, resident, share, stratified
 from experiments.errors import UserError, ranges
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.balanced = balanced
         self.augment = [augmentation for augmentation in (augment or {}).values() if augmentation]
-        self.splits: dict[str, TensorDataset] = {}
+        self.splits: dict[str, Split] = {}
         self.waiting = Clock()  # how long training waited for its batches
         self.steps_per_execution: int | None = 1  # None: chosen when the number of batches is known
 
@@ -122,16 +123,22 @@ class ImageDataModule(LightningDataModule):
             images, labels = self.read("train")
             train, val = self.split(labels)
             train = limited(train, labels, self.limit, self.num_classes)
-            self._add("train", images[train], labels[train])
-            self._add("val", images[val], labels[val])
-            del images  # the parts are copies
+            self._add("train", images, labels, train)
+            self._add("val", images, labels, val)
+            del images  # the parts are copies, or mapped
             release_freed_memory()
         if stage == "test" and "test" not in self.splits:
-            self._add("test", *self.read("test"))
+            images, labels = self.read("test")
+            self._add("test", images, labels, None)
 
-    def _add(self, split: str, images: Tensor, labels: Tensor) -> None:
+    def _add(self, split: str, images: Tensor | MappedImages, labels: Tensor, indices: Tensor | None) -> None:
         """Keep a split, and tell which classes it has no image of; they cannot be drawn equally often."""
-        self.splits[split] = TensorDataset(images, labels)
+        labels = labels if indices is None else labels[indices]
+        if isinstance(images, MappedImages):
+            some = torch.arange(len(labels)) if indices is None else indices
+            self.splits[split] = MappedSplit(images, labels, some)
+        else:
+            self.splits[split] = TensorDataset(images if indices is None else images[indices], labels)
         counts = torch.bincount(labels, minlength=self.num_classes)
         if absent := [name for name, count in zip(self.class_names, counts.tolist(), strict=False) if not count]:
             message = f"the {split} split has no image of {', '.join(map(str, absent))}"
@@ -160,7 +167,7 @@ class ImageDataModule(LightningDataModule):
         if "train" not in self.splits:
             self.prepare_data()
             self.setup("fit")
-        return torch.bincount(self.splits["train"].tensors[1], minlength=self.num_classes).tolist()
+        return torch.bincount(labels_of(self.splits["train"]), minlength=self.num_classes).tolist()
 
     def loader(self, split: str, batches: Sampler[Tensor]) -> Any:
         """A standard DataLoader whose sampler yields whole batches of indices, so nothing is collated."""
@@ -199,7 +206,7 @@ class ImageDataModule(LightningDataModule):
     def _sample_weights(self) -> Tensor | None:
         """For each image to train on, one over the number of images of its class, if ``balanced``."""
         counts = torch.tensor(self.class_counts(), dtype=torch.float64)
-        return (1 / counts)[self.splits["train"].tensors[1]] if self.balanced else None
+        return (1 / counts)[labels_of(self.splits["train"])] if self.balanced else None
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Every validation image once."""

@@ -1,7 +1,7 @@
 """Split images into parts, stratified by class and always the same."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from experiments.data.images.cache import MappedSplit
 from experiments.errors import UserError
 
 # Splits never follow the experiment's seed: runs with different seeds must be comparable.
@@ -82,7 +83,15 @@ def split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
     return {split: found[split] for split in SPLIT_NAMES if split in found}, others
 
 
-def resident(split: TensorDataset, device: torch.device) -> TensorDataset:
+Split: TypeAlias = TensorDataset | MappedSplit
+
+
+def labels_of(split: Split) -> Tensor:
+    """The labels of all images, (N,)."""
+    return split.labels if isinstance(split, MappedSplit) else split.tensors[1]
+
+
+def resident(split: Split, device: torch.device) -> Split:
     """The split on the accelerator, where it takes no more than half of the free memory; else as it is."""
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
@@ -90,6 +99,7 @@ def resident(split: TensorDataset, device: torch.device) -> TensorDataset:
         free = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     else:
         return split
-    if sum(tensor.nbytes for tensor in split.tensors) > free / 2:
+    first = split[torch.arange(1)]
+    if sum(tensor.nbytes for tensor in first) * len(split) > free / 2:
         return split
     return TensorDataset(*(tensor.to(device) for tensor in split.tensors))

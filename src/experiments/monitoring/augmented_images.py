@@ -26,7 +26,8 @@ class AugmentedImages(Callback):
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not (isinstance(data, ImageDataModule) and data.augment and loggers and trainer.is_global_zero):
             return
-        images, labels = (tensor[: self.num_images] for tensor in data.splits["train"].tensors)
+        split = data.splits["train"]
+        images, labels = split[torch.arange(min(self.num_images, len(split)))]
         with torch.no_grad():
             augmented, _ = data.augmented(images, labels, epoch=0, position=0)
         for logger in loggers:

@@ -1,27 +1,94 @@
-"""Decoded images on disk, so that a folder of images is decoded once."""
+"""Decoded images on disk, so that a folder of images is decoded once, and need not fit into memory."""
 
 import hashlib
 import json
 import logging
 import os
-import tempfile
-from collections.abc import Sequence
+import shutil
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
+from torch.utils.data import Dataset
+
+from experiments.data.images.files import decode
+from experiments.data.memory import format_bytes
+from experiments.errors import UserError
+from experiments.runs.files import write_atomically
 
 log = logging.getLogger(__name__)
-CACHE_VERSION = 4  # to be raised when the same file would be decoded to other pixels, or be kept otherwise
+CACHE_VERSION = 5  # to be raised when the same file would be decoded to other pixels, or be kept otherwise
+Decode = Callable[[Any], tuple[Any, Any]]  # fills pixels; returns each image's checksum and the channels' counts
+
+
+class MappedImages:
+    """uint8 images (N, C, H, W) in a mapped file: the system reads what is asked for, and keeps what it has room for.
+
+    An image is checked at its first use; one that does not match its checksum is decoded again.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path], shape: Sequence[int], checksums: Any) -> None:
+        pixels = np.memmap(path, np.uint8, "c", shape=(len(files), *shape))  # what is written stays in this process
+        self.pixels, self.path, self.files = torch.from_numpy(pixels), path, files
+        self.checksums, self.checked = checksums, np.zeros(len(files), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, which: Any) -> Tensor:
+        """The images that an index, a slice or a tensor of indices means.
+
+        Raises:
+            UserError: if one is damaged, and its file cannot be decoded any longer.
+        """
+        numbers = which.numpy() if isinstance(which, Tensor) else np.atleast_1d(np.arange(len(self))[which])
+        for number in numbers[~self.checked[numbers]]:
+            if zlib.crc32(self.pixels[number].numpy().tobytes()) != self.checksums[number]:
+                self._repair(int(number))
+        self.checked[numbers] = True
+        return self.pixels[which]
+
+    def _repair(self, number: int) -> None:
+        again = decode(self.files[number], self.pixels.shape[1:])
+        if isinstance(again, str):
+            raise UserError(f"{self.path} is damaged, and {self.files[number]} cannot be decoded again: {again}")
+        log.warning("%s was damaged: %s is decoded again", self.path, self.files[number])
+        self.pixels[number] = torch.from_numpy(again)
+        try:
+            kept = np.memmap(self.path, np.uint8, "r+", shape=tuple(self.pixels.shape))
+            kept[number] = again
+        except OSError:  # a folder that is only read
+            return
+
+
+class MappedSplit(Dataset[tuple[Tensor, Tensor]]):
+    """Some of mapped images, with their labels; ``split[batch]`` copies a batch, and nothing else is copied."""
+
+    def __init__(self, images: MappedImages, labels: Tensor, indices: Tensor) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, batch: Any) -> tuple[Tensor, Tensor]:
+        return self.images[self.indices[batch]], self.labels[batch]
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """All images and labels, in memory."""
+        return self.images[self.indices], self.labels
 
 
 class ImageCache:
-    """Decoded images in a folder, in one ``.npz`` file a list of files, with each channel's mean and deviation.
+    """Decoded images in a folder: a file of pixels a list of files, and one with checksums, means and deviations.
 
-    A file is found again by the names, sizes and times of change of the images below ``root``, and by what these are
-    decoded to: ``mode`` and ``image_shape``. Its parts have checksums, which are verified when they are read.
+    They are found again by the names, sizes and times of change of the images below ``root``, and by what these are
+    decoded to: ``mode`` and ``image_shape``.
     """
 
     def __init__(self, folder: Path, root: Path, mode: str, image_shape: Sequence[int]) -> None:
@@ -36,57 +103,85 @@ class ImageCache:
             status = path.stat()
             name = os.path.relpath(path, self.root)
             digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
-        return self.folder / f"{split}-{digest.hexdigest()[:32]}.npz"
+        return self.folder / f"{split}-{digest.hexdigest()[:32]}.pixels"
 
-    def _read(self, split: str, files: Sequence[Path], name: str) -> Any:
-        """A part of a file, or None if it is not there or damaged."""
+    def size(self, files: Sequence[Path]) -> int:
+        """Bytes of the decoded images."""
+        return len(files) * int(np.prod(self.image_shape))
+
+    def _known(self, path: Path, files: Sequence[Path]) -> dict[str, Any] | None:
+        """What is known of a file of pixels; None if it, or that, is not there, cut or damaged."""
         try:
-            with np.load(self._path(split, files), allow_pickle=False) as parts:
-                part = parts[name]
-                return part if isinstance(part, np.ndarray) else None
-        except Exception:  # damage may make the readers of archives and arrays stumble anywhere
+            known = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            sums = np.array(known["checksums"], dtype=np.uint32)
+            statistics = np.array([known["mean"], known["std"]], dtype=np.float64)
+            fine = (
+                path.stat().st_size == self.size(files)
+                and sums.shape == (len(files),)
+                and _own_checksum(known) == known["checksum"]
+                and statistics.shape == (2, self.image_shape[0])
+            )
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
+        return {**known, "checksums": sums} if fine else None
 
     def statistics(self, split: str, files: Sequence[Path]) -> dict[str, list[float]] | None:
         """``mean`` and ``std`` of each channel, or None if there are no such images."""
-        known = self._read(split, files, "statistics")
-        if known is None or known.shape != (2, self.image_shape[0]) or known.dtype != np.float64:
-            return None
-        mean, std = known
-        return {"mean": mean.tolist(), "std": std.tolist()} if np.isfinite(known).all() and std.min() > 0 else None
+        known = self._known(self._path(split, files), files)
+        return {key: known[key] for key in ("mean", "std")} if known else None
 
-    def images(self, split: str, files: Sequence[Path]) -> Tensor | None:
-        """The images, uint8 (N, C, H, W), or None if they are not there or damaged."""
-        pixels = self._read(split, files, "images")
-        if pixels is None or pixels.shape != (len(files), *self.image_shape) or pixels.dtype != np.uint8:
-            return None
-        return torch.from_numpy(pixels)
+    def images(self, split: str, files: Sequence[Path]) -> MappedImages | None:
+        """The images, or None if they are not there, cut or damaged."""
+        path = self._path(split, files)
+        known = self._known(path, files)
+        return MappedImages(path, files, self.image_shape, known["checksums"]) if known else None
 
-    def save(self, split: str, files: Sequence[Path], pixels: Any) -> bool:
-        """Keep images; false if the folder cannot be written."""
-        statistics = channel_statistics(torch.from_numpy(pixels))
+    def fill(self, split: str, files: Sequence[Path], decode: Decode) -> bool:
+        """Let ``decode`` fill a file with the images, unless another process does; false if there is no place for it.
+
+        What a killed process has left is overwritten.
+        """
+        path = self._path(split, files)
+        unfinished = path.with_name(f".{path.name}.writing")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as beside:
-                path = Path(beside, "images.npz")
-                np.savez(path, images=pixels, statistics=np.array([statistics["mean"], statistics["std"]]))
-                os.replace(path, self._path(split, files))
+            with FileLock(self.folder / ".lock"):
+                if self._known(path, files):
+                    return True
+                unfinished.unlink(missing_ok=True)
+                free = shutil.disk_usage(self.folder).free
+                if (needed := self.size(files)) > free:
+                    log.info(
+                        "decoded images are not kept: they need %s, and %s are free in %s; data.cache names a folder",
+                        format_bytes(needed), format_bytes(free), self.folder,
+                    )  # fmt: skip
+                    return False
+                pixels = np.memmap(unfinished, np.uint8, "w+", shape=(len(files), *self.image_shape))
+                try:
+                    checksums, counts = decode(pixels)
+                    pixels.flush()
+                    known = {**statistics_of(counts), "checksums": [int(one) for one in checksums]}
+                    known["checksum"] = _own_checksum(known)
+                    os.replace(unfinished, path)
+                finally:
+                    unfinished.unlink(missing_ok=True)
+                write_atomically(path.with_suffix(".json"), json.dumps(known).encode())
         except OSError as error:
             log.info("decoded images are not kept: %s: %s; data.cache names a folder", self.folder, error.strerror)
             return False
         return True
 
 
-def channel_statistics(images: Tensor) -> dict[str, list[float]]:
-    """Mean and standard deviation of each channel, of values in [0, 1]; a std of 0 becomes 1."""
-    mean, std = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.zeros(256, dtype=torch.float64)
-        for part in images[:, channel].split(4096):  # bincount needs eight bytes a pixel
-            counts += torch.bincount(part.flatten(), minlength=256)
-        values = torch.arange(256, dtype=torch.float64) / 255
-        average = (counts * values).sum() / counts.sum()
-        spread = (counts * (values - average) ** 2).sum() / counts.sum()
-        mean.append(round(average.item(), 4))
-        std.append(round(spread.sqrt().item(), 4) or 1.0)
-    return {"mean": mean, "std": std}
+def _own_checksum(known: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps([known[key] for key in ("mean", "std", "checksums")]).encode())
+
+
+def statistics_of(counts: Any) -> dict[str, list[float]]:
+    """Mean and standard deviation of each channel, of values in [0, 1], from how often each of the 256 is there.
+
+    A deviation of 0 becomes 1.
+    """
+    values = np.arange(256) / 255
+    mean = (counts * values).sum(1) / counts.sum(1)
+    std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(1) / counts.sum(1))
+    return {"mean": [round(float(one), 4) for one in mean], "std": [round(float(one), 4) or 1.0 for one in std]}

@@ -1,10 +1,13 @@
 """Read images of any size and mode, and bring them to what a network takes, by one rule."""
 
 import glob
+import logging
 import os
 import sys
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -18,11 +21,14 @@ from torch import Tensor
 
 from experiments.errors import UserError
 
+log = logging.getLogger(__name__)
 # EPS would start Ghostscript; the others are names that Pillow knows without a reader.
 # FITS unpacks gzip before anyone has looked at its size.
 # of a folder to train on; Pillow would hand some other formats to external programs, whatever the file's name says
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SECONDS_BETWEEN_LINES = 10
+AHEAD = 512  # images that are decoded before they are stored
 _NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "FITS"}
 
 
@@ -180,37 +186,65 @@ def decode(path: Path, shape: Sequence[int]) -> Any:
         return str(error).replace(repr(str(path)), "the file").strip() or type(error).__name__
 
 
-def decode_all(files: Sequence[Path], shape: Sequence[int], workers: int, description: str) -> Any:
-    """Decode image files in threads: uint8 (N, C, height, width), as a NumPy array; with a bar on a terminal.
+def _decoded(path: Path, shape: Sequence[int]) -> Any:
+    """An image, its checksum and how often each channel has each value; or the reason why it is none."""
+    image = decode(path, shape)
+    if isinstance(image, str):
+        return image
+    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in image])
+    return image, zlib.crc32(image.tobytes()), counts
+
+
+def decode_all(
+    files: Sequence[Path], shape: Sequence[int], workers: int, description: str, pixels: Any
+) -> tuple[Any, Any]:
+    """Decode image files in threads into ``pixels``, uint8 (N, C, height, width), with a bar on a terminal.
+
+    Returns:
+        The checksum of each image, and how often each channel has each of the 256 values: (C, 256).
 
     Raises:
         UserError: if one cannot be read; the message names ten of them and their reasons.
     """
-    pixels = np.empty((len(files), *shape), dtype=np.uint8)
+    checksums, counts = np.zeros(len(files), dtype=np.uint32), np.zeros((shape[0], 256), dtype=np.int64)
     faults = []
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("ignore")  # Pillow's doubts about single files: they are read or refused
         Image.init()  # before the threads do
-        decoded = pool.map(partial(decode, shape=shape), files)
+        parts = (files[start : start + AHEAD] for start in range(0, len(files), AHEAD))
+        decoded = (found for part in parts for found in pool.map(partial(_decoded, shape=shape), part))
         try:
-            for i, image in enumerate(_with_bar(decoded, len(files), description)):
-                if isinstance(image, str):
-                    faults.append(f"{files[i]}: {image}")
+            for i, found in enumerate(_with_progress(decoded, len(files), description)):
+                if isinstance(found, str):
+                    faults.append(f"{files[i]}: {found}")
                 else:
-                    pixels[i] = image
+                    pixels[i], checksums[i] = found[:2]
+                    counts += found[2]
         except BaseException:  # Ctrl-C does not wait for the rest
             pool.shutdown(cancel_futures=True)
             raise
     if faults:
         listed = "\n  ".join(faults[:10] + ([f"and {len(faults) - 10} more"] if len(faults) > 10 else []))
         raise UserError(f"{len(faults)} of {len(files)} images cannot be read; mend or remove them:\n  {listed}")
-    return pixels
+    return checksums, counts
 
 
-def _with_bar(decoded: Any, total: int, description: str) -> Any:
-    """The same items, with a bar on a terminal."""
+def _with_progress(decoded: Iterable[Any], total: int, description: str) -> Iterator[Any]:
+    """The same items, with a bar and images a second on a terminal, and now and then a line elsewhere."""
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    quiet = not sys.stderr.isatty()
-    return track(decoded, description, total, console=Console(stderr=True), disable=quiet, transient=True)
+    terminal, started = sys.stderr.isatty(), time.monotonic()
+    said = started
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not terminal) as progress:
+        task = progress.add_task(description, total=total, rate="")
+        for number, one in enumerate(decoded, 1):
+            yield one
+            now = time.monotonic()
+            rate = f"{number / max(now - started, 1e-9):,.0f} images/s"
+            progress.update(task, advance=1, rate=rate)
+            if not terminal and now - said > SECONDS_BETWEEN_LINES:
+                log.info("%s: %s of %s, %s", description, f"{number:,}", f"{total:,}", rate)
+                said = now

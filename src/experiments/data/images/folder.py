@@ -12,8 +12,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from experiments.data.batches import Batch
-from experiments.data.images.cache import ImageCache, channel_statistics
+from experiments.data.images.cache import ImageCache, MappedImages, statistics_of
 from experiments.data.images.files import decode_all
 from experiments.data.images.lists import File, ImageLists, list_folder
 from experiments.data.memory import format_bytes, free_memory
@@ -79,7 +78,8 @@ class ImageFolder(ImageDataModule):
         self.num_train = len(self.files["train"])
         self.files["train"] += self.files.pop("val", [])
         self._statistics: dict[str, list[float]] | None = None
-        self._kept: dict[str, Tensor] = {}  # where the cache cannot be written
+        # images and their statistics, where the cache cannot be written
+        self._kept: dict[str, tuple[Tensor, dict[str, list[float]]]] = {}
 
     def list_images(self) -> ImageLists:
         """The images of each split that there is, with their classes.
@@ -127,28 +127,24 @@ class ImageFolder(ImageDataModule):
     def statistics(self) -> dict[str, list[float]]:
         """``mean`` and ``std`` of each channel outside the test split."""
         if self._statistics is None:
-            self._statistics = self.cache.statistics("train", self._paths("train")) or channel_statistics(
-                self.read("train")[0]
-            )
+            self._fill("train")
+            self._statistics = self.cache.statistics("train", self._paths("train")) or self._kept["train"][1]
         return self._statistics
 
     def prepare_data(self) -> None:
         """Decode what is not in the cache."""
         for split in ("train", "test"):
-            if split not in self._kept and self.cache.statistics(split, self._paths(split)) is None:
-                self._decode(split)
+            self._fill(split)
 
-    def read(self, split: Literal["train", "test"]) -> Batch:
+    def read(self, split: Literal["train", "test"]) -> tuple[Tensor | MappedImages, Tensor]:  # type: ignore[override]
         """Return uint8 images (N, C, H, W) and int64 labels (N,); ``train`` includes ``val``.
 
         Raises:
             UserError: if a file cannot be read, or all of them do not fit into memory.
         """
         labels = torch.tensor([label for _, label in self.files[split]])
-        if split in self._kept:
-            return self._kept[split], labels
-        images = self.cache.images(split, self._paths(split))
-        return self._decode(split) if images is None else images, labels
+        self._fill(split)
+        return self.cache.images(split, self._paths(split)) or self._kept[split][0], labels
 
     def split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the train and the validation part; the folder val, if it exists and no folds are asked for."""
@@ -203,23 +199,30 @@ class ImageFolder(ImageDataModule):
     def _paths(self, split: str) -> list[Path]:
         return [path for path, _ in self.files[split]]
 
-    def _decode(self, split: str) -> Tensor:
-        self._must_fit()
-        pixels = decode_all(self._paths(split), self.image_shape, self.workers, f"decoding {split}")
-        images = torch.from_numpy(pixels)
-        if not self.cache.save(split, self._paths(split), pixels):
-            self._kept[split] = images
-        return images
+    def _fill(self, split: str) -> None:
+        """Decode a split's images into the cache, or else into memory, unless they are there."""
+        files = self._paths(split)
+        if split in self._kept or self.cache.statistics(split, files):
+            return
+
+        def decode(pixels: Any) -> tuple[Any, Any]:
+            return decode_all(files, self.image_shape, self.workers, f"decoding {split}", pixels)
+
+        if not self.cache.fill(split, files, decode):
+            self._must_fit()
+            images = torch.empty(len(files), *self.image_shape, dtype=torch.uint8)
+            self._kept[split] = images, statistics_of(decode(images.numpy())[1])
 
     def _must_fit(self) -> None:
-        """Refuse, before anything is decoded, what would not fit into memory."""
-        channels, height, width = self.image_shape
+        """Refuse, before anything is decoded, what would not fit into memory where there is no place for a cache."""
+        height, width = self.image_shape[1:]
         # splitting copies the train part; the test part is read once
-        count = 2 * len(self.files["train"]) + len(self.files["test"])
-        needed, free = count * channels * height * width, free_memory()
+        needed = sum(count * self.cache.size(self._paths(split)) for split, count in (("train", 2), ("test", 1)))
+        free = free_memory()
         if free is not None and needed > free:
             fitting = int((free / needed) ** 0.5 * min(height, width))
             raise UserError(
                 f"{self.root} does not fit into memory: its images need {format_bytes(needed)} at data.image_size="
-                f"{[height, width]}, {format_bytes(free)} are free; data.image_size={fitting} would fit"
+                f"{[height, width]}, {format_bytes(free)} are free; data.image_size={fitting} would fit, and "
+                f"data.cache=<a folder with {format_bytes(needed // 2)} to spare> needs no memory"
             )
