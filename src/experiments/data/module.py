@@ -12,7 +12,7 @@ from lightning import LightningDataModule
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Sampler
 
 from experiments.data.augmentation.base import Augmentation
 from experiments.data.augmentation.warps import augmented
@@ -26,15 +26,14 @@ from experiments.data.batches import (
     normalize,
     of_each_channel,
 )
-from experiments.data.images.cache import MappedImages, MappedSplit
+from experiments.data.images.cache import MappedImages
 from experiments.data.memory import release_freed_memory
-from experiments.data.splits import SPLIT_SEED, Split, labels_of, limited, resident, share, stratified
+from experiments.data.splits import SPLIT_SEED, Split, labels_of, limited, part_of, resident, share, stratified
 from experiments.errors import UserError, ranges
 
 log = logging.getLogger(__name__)
 
-# What steps_per_execution chooses by itself: what Lightning costs a step is small by then, an epoch still has moments
-# to save and to stop at, and its images take little memory.
+# What steps_per_execution chooses by itself: Lightning costs little by then, and an epoch still has moments to save.
 MAX_STEPS, MIN_EXECUTIONS, MAX_BYTES = 32, 4, 2**25
 
 
@@ -128,18 +127,12 @@ class ImageDataModule(LightningDataModule):
             del images  # the parts are copies, or mapped
             release_freed_memory()
         if stage == "test" and "test" not in self.splits:
-            images, labels = self.read("test")
-            self._add("test", images, labels, None)
+            self._add("test", *self.read("test"))
 
-    def _add(self, split: str, images: Tensor | MappedImages, labels: Tensor, indices: Tensor | None) -> None:
+    def _add(self, split: str, images: Tensor | MappedImages, labels: Tensor, indices: Tensor | None = None) -> None:
         """Keep a split, and tell which classes it has no image of; they cannot be drawn equally often."""
-        labels = labels if indices is None else labels[indices]
-        if isinstance(images, MappedImages):
-            some = torch.arange(len(labels)) if indices is None else indices
-            self.splits[split] = MappedSplit(images, labels, some)
-        else:
-            self.splits[split] = TensorDataset(images if indices is None else images[indices], labels)
-        counts = torch.bincount(labels, minlength=self.num_classes)
+        self.splits[split] = part_of(images, labels, indices)
+        counts = torch.bincount(labels_of(self.splits[split]), minlength=self.num_classes)
         if absent := [name for name, count in zip(self.class_names, counts.tolist(), strict=False) if not count]:
             message = f"the {split} split has no image of {', '.join(map(str, absent))}"
             if split == "train" and self.balanced:

@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from experiments.data.images.cache import MappedSplit
+from experiments.data.images.cache import MappedImages, MappedSplit
 from experiments.errors import UserError
 
 # Splits never follow the experiment's seed: runs with different seeds must be comparable.
@@ -84,6 +84,14 @@ def split_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 Split: TypeAlias = TensorDataset | MappedSplit
+
+
+def part_of(images: Tensor | MappedImages, labels: Tensor, indices: Tensor | None) -> Split:
+    """The images of some indices, or all: a copy of those in memory, a list of indices into mapped ones."""
+    some = torch.arange(len(labels)) if indices is None else indices
+    if isinstance(images, MappedImages):
+        return MappedSplit(images, labels[some], some)
+    return TensorDataset(images, labels) if indices is None else TensorDataset(images[some], labels[some])
 
 
 def labels_of(split: Split) -> Tensor:
