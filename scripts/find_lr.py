@@ -39,6 +39,8 @@ def main() -> None:
         fastest, lowest = find_lr(config, options.min_lr, options.max_lr, options.steps, picture)
     print(f"the loss falls fastest at a learning rate of {fastest:.2g}, and is lowest at {lowest:.2g}")
     print(f"a tenth of the latter, {lowest / 10:.2g}, is a good start, and the peak of a schedule that warms up")
+    if config["param_groups"]:
+        print("param_groups were left out: all parameters had one rate")
     print("no picture: it needs matplotlib (pip install matplotlib)" if picture is None else f"picture: {picture}")
     print("next:", command("train"), shlex.join([*overrides, f"optimizer.lr={lowest / 10:.2g}"]))
 

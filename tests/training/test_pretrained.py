@@ -220,6 +220,22 @@ def test_weights_that_were_fetched_once_are_taken_without_a_connection(tmp_path,
     shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("net", [{}, {"weights": "default"}, {"weights": "other.pth"}])
+def test_a_checkpoint_cannot_make_its_reader_fetch_or_read_anything(tmp_path, monkeypatch, net):
+    config = experiments.compose(*MODEL, "model.net.weights=none", *QUIET, "callbacks=checkpoints", "data.limit=64",
+                                 f"run_dir={tmp_path}/run")  # fmt: skip
+    train(config)
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    stored = content["hyper_parameters"]["card"]["net"]
+    assert stored.pop("weights") is None
+    stored |= net
+    torch.save(content, path)
+    monkeypatch.setattr(timm_networks, "_require_hub", lambda *_: pytest.fail("it was fetched"))
+    monkeypatch.setattr(timm_networks, "_cached", lambda *_: pytest.fail("it was read"))
+    assert experiments.load(path)(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
 def test_a_vision_transformer_is_built_for_the_images_at_hand_and_its_layers_are_known(tmp_path, photos):
     images = ("data=image_folder", f"data.root={photos}", "data.image_size=48")
     typed = ("model=pretrained", "model.net.name=test_vit", "model.net.weights=none", "param_groups=layer_decay")

@@ -193,6 +193,8 @@ def without_pretrained_weights(config: Any) -> Any:
         return config
     target = str(config.get("_target_"))
     fetching = ("weights", "weights_backbone") if target == PRETRAINED or _is_torchvision_network(target) else ()
+    if target == PRETRAINED:
+        config = {**config, "weights": None}  # which are fetched where nothing is said
     return {key: None if key in fetching else without_pretrained_weights(part) for key, part in config.items()}
 
 

@@ -23,7 +23,7 @@ def find_lr(
     """Train ``steps`` steps at a learning rate that grows from ``min_lr`` to ``max_lr``; nothing of it stays.
 
     Args:
-        config: what ``experiments.compose`` returns; its schedule is left out.
+        config: what ``experiments.compose`` returns; its schedule, groups of parameters and callbacks are left out.
         picture: where to draw the loss over the learning rate, which needs matplotlib.
 
     Returns:
@@ -43,7 +43,8 @@ def find_lr(
     quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "max_epochs": -1, "max_steps": steps}
     quiet["limit_val_batches"] = 0  # a network at the largest rate is not worth a look
     trainer = {**config["trainer"], **quiet}
-    experiment = build({**config, "callbacks": {}, "logger": {}, "trainer": trainer, "steps_per_execution": 1})
+    alone = {"callbacks": {}, "logger": {}, "param_groups": {}, "trainer": trainer, "steps_per_execution": 1}
+    experiment = build({**config, **alone})
     finder: Any = Tuner(experiment.trainer).lr_find(
         experiment.classifier,
         datamodule=experiment.data,
