@@ -92,7 +92,7 @@ def test_what_the_table_answers_exists(typed, answer):
 
 
 EXTRAS = [[], ["loss=weighted_cross_entropy"], ["scheduler=cosine"], ["scheduler=step"],
-          ["callbacks=[default,ema,early_stopping]"]]  # fmt: skip
+          ["callbacks=[default,ema,early_stopping,freeze]"]]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from experiments.errors import did_you_mean
 UNFIT = {  # callbacks of Lightning's that no run can be with
     "LearningRateFinder": "is a search before the run: type scripts/find_lr.py with what train.py takes",
     "BatchSizeFinder": "changes the batch size under way: check=true tells the memory of a data.batch_size",
-    "BackboneFinetuning": "freezes the backbone of a LightningModule of your own, which a Classifier has not",
+    "BackboneFinetuning": 'is for modules with a backbone of this name: type "callbacks=[default,freeze]"',
 }
 
 
