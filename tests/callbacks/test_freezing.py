@@ -57,7 +57,8 @@ def test_the_backbone_is_frozen_for_as_long_as_asked(tmp_path, until, frozen_epo
     assert sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"]) == 5034
 
 
-def test_a_network_thaws_in_stages(tmp_path):
+def test_a_network_thaws_in_stages(tmp_path, caplog):
+    caplog.set_level("INFO")
     second = "{_target_:experiments.callbacks.Freeze,parameters:['input_layer.*',resblock.bn1],until:2}"
     shots, _ = fit(tmp_path, "callbacks=[default,freeze]", f"+callbacks.stem={second}", "trainer.max_epochs=3")
     assert shots.changed(1) == HEAD
@@ -65,6 +66,16 @@ def test_a_network_thaws_in_stages(tmp_path):
     still = {name for name in shots.states[0] if name.startswith(("input_layer", "resblock.bn1"))}
     assert shots.changed(2) == set(shots.states[0]) - still
     assert any(name.endswith("running_mean") for name in still)
+    said = [record.getMessage() for record in caplog.records if "from here on" in record.getMessage()]
+    assert said == [
+        "epoch 2: from here on, backbone is trained but for what others freeze",
+        "epoch 3: from here on, input_layer.*, resblock.bn1 is trained",
+    ]
+
+
+def test_an_end_behind_the_run_is_told(tmp_path, caplog):
+    fit(tmp_path, "callbacks=[default,freeze]", "callbacks.freeze.until=2", "trainer.max_epochs=2")
+    assert "backbone stays frozen: the run has 2 epochs" in caplog.text
 
 
 @pytest.mark.parametrize(

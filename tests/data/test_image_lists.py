@@ -121,6 +121,8 @@ OTHERS = {
     "one class": (lambda rows: [[*HEAD, "split"], *([*row, "test" if row[1] == "dog" else "train"] for row in rows)],
                   "of 1 classes; there must be at least 2"),
     "a header alone": (lambda rows: [HEAD], "of 0 classes"),
+    "another folder": (lambda rows: [HEAD, *([f"x/{name}", label] for name, label in rows)],
+                       "none of its files is in .*photos. Set data.root=<the folder"),
     "nothing": (lambda rows: [[]], "has no column file"),
 }  # fmt: skip
 

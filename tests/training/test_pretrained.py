@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import experiments
+from experiments.config.checks.check import validated
 from experiments.errors import UserError
 from experiments.inference.evaluate import evaluate
 from experiments.nets import pretrained, timm_networks
 from experiments.training.build import build
+from experiments.training.dry_run import dry_run
 from experiments.training.run import train
 from tests.conftest import write_image_folder
 from tests.faults.test_resume import same
@@ -200,6 +202,8 @@ def test_a_hub_that_does_not_answer_ends_with_what_to_type(tmp_path, monkeypatch
         start = time.monotonic()
         with pytest.raises(UserError, match=r"does not answer. Connect to it, or type model.net.weights=<file>"):
             pretrained(NAME, 3)
+        with pytest.raises(UserError, match="does not answer"):  # check=true says so, too
+            dry_run(validated(experiments.compose(*MODEL, f"run_dir={tmp_path}/run")))
         assert time.monotonic() - start < 10
 
 
@@ -232,7 +236,7 @@ def test_a_checkpoint_cannot_make_its_reader_fetch_or_read_anything(tmp_path, mo
     stored |= net
     torch.save(content, path)
     monkeypatch.setattr(timm_networks, "_require_hub", lambda *_: pytest.fail("it was fetched"))
-    monkeypatch.setattr(timm_networks, "_cached", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(timm_networks, "_cached_file", lambda *_: pytest.fail("it was read"))
     assert experiments.load(path)(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
 
 

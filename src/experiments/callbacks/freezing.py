@@ -40,6 +40,7 @@ class Freeze(Callback):
         self.parameters = list(parameters)
         self.until = until
         self._names: list[str] = []
+        self._freezes = False
         self._resting: list[_BatchNorm] = []  # layers that this callback has put into evaluation mode
 
     @property
@@ -85,6 +86,9 @@ class Freeze(Callback):
             )
         if isinstance(trainer.strategy, DDPStrategy):
             let_ddp_find_unused_parameters(trainer.strategy)
+        last = trainer.max_epochs
+        if trainer.is_global_zero and self.until is not None and last and 0 < last <= self.until:
+            log.warning("%s stays frozen: the run has %d epochs", ", ".join(self.parameters), last)
         frozen = {name for each in _all(trainer) for name in each.names(pl_module)}
         if not named_parameters(pl_module).keys() - frozen:
             raise UserError("callbacks.freeze: it leaves no parameter to train. Freeze fewer, such as [backbone]")
@@ -105,10 +109,10 @@ class Freeze(Callback):
         epoch, last = trainer.current_epoch, trainer.max_epochs
         frozen = {name for each in _all(trainer) if each.freezes(epoch, last) for name in each._names}
         parameters = named_parameters(pl_module)
-        if trainer.is_global_zero and any(
-            name not in frozen and not parameters[name].requires_grad for name in self._names
-        ):
-            log.info("from epoch %d on, %s is trained", epoch + 1, ", ".join(self.parameters))
+        before, self._freezes = self._freezes, self.freezes(epoch, last)
+        if trainer.is_global_zero and before and not self._freezes:
+            others = " but for what others freeze" if frozen.intersection(self._names) else ""
+            log.info("epoch %d: from here on, %s is trained%s", epoch + 1, ", ".join(self.parameters), others)
         for name in self._names:
             parameters[name].requires_grad_(name not in frozen)
         return frozen

@@ -64,8 +64,10 @@ def pretrained(
         heads = [classifiers] if isinstance(classifiers, str) else list(classifiers)
         known = next((len(weights[f"{head}.weight"]) for head in heads if f"{head}.weight" in weights), -1)
         overlay = {"state_dict": dict(weights), "num_classes": known, "label_offset": 0}
-    elif cached := _cached(net):
-        overlay = {"state_dict": cached}
+    elif cached := _cached_file(net):
+        from timm.models import load_state_dict
+
+        overlay = {"state_dict": load_state_dict(cached, use_ema=False)}
     else:
         _require_hub(name, net)
     try:
@@ -123,19 +125,24 @@ def _unchanged(before: nn.Module, after: nn.Module) -> list[str]:
     ]
 
 
-def _cached(net: Any) -> dict[str, Tensor] | None:
+def require_weights(name: str) -> None:
+    """Raise UserError if timm's weights for a name are neither on this machine nor to be had."""
+    with torch.device("meta"):
+        net = pretrained(name, weights=None)
+    if not _cached_file(net):
+        _require_hub(name, net)
+
+
+def _cached_file(net: Any) -> str | None:
     """The weights of timm's that were fetched before; the hub would be asked whether there are newer ones."""
     from huggingface_hub import try_to_load_from_cache
-    from timm.models import load_state_dict
 
     source = net.pretrained_cfg
     names = (
         [source["hf_hub_filename"]] if source.get("hf_hub_filename") else ["model.safetensors", "pytorch_model.bin"]
     )
-    for name in names if source.get("hf_hub_id") else ():
-        if isinstance(path := try_to_load_from_cache(source["hf_hub_id"], name), str):
-            return dict(load_state_dict(path, use_ema=False))
-    return None
+    found = [try_to_load_from_cache(source["hf_hub_id"], name) for name in names if source.get("hf_hub_id")]
+    return next((path for path in found if isinstance(path, str)), None)
 
 
 def _require_hub(name: str, net: Any) -> None:

@@ -123,6 +123,8 @@ def best_checkpoint(run_dir: Path) -> Path:
     Raises:
         UserError: if the run left none.
     """
+    if not any((run_dir / name).exists() for name in ("config.yaml", "summary.json", "checkpoints")):
+        raise UserError(f"{run_dir} is no run directory: name one, such as runs/<name>/<id>")
     summary = read_summary(run_dir) or {}
     name = summary.get("best_checkpoint") or "checkpoints/best.ckpt"
     if not isinstance(name, str) or "\0" in name:
@@ -137,7 +139,7 @@ def best_checkpoint(run_dir: Path) -> Path:
 
 def expand_multirun(path: Path) -> list[Path]:
     """The run directory itself; of a multirun's directory, its finished runs in the order of their numbers."""
-    if (path / "config.yaml").exists() or not path.is_dir():
+    if not any((path / name).exists() for name in ("multirun.yaml", "study.journal")):
         return [path]
     folders = [one.parent for one in path.glob("*/summary.json")]
     finished = [one for one in folders if (read_summary(one) or {}).get("status") == "finished"]

@@ -9,7 +9,8 @@ from typing import Any
 from lightning import Trainer, seed_everything
 
 from experiments.data.download import forbidden
-from experiments.runs.allowed_classes import without_pretrained_weights
+from experiments.nets.timm_networks import require_weights
+from experiments.runs.allowed_classes import PRETRAINED, without_pretrained_weights
 from experiments.training.build import build, build_trainer
 from experiments.training.pretrained import weights_file
 
@@ -34,8 +35,11 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, Any]:
             if part
         }
         config = {**config, "logger": loggers}
-        if not weights_file(config["model"].get("net") or {}):
+        described = config["model"].get("net") or {}
+        if not weights_file(described):
             config["model"] = without_pretrained_weights(config["model"])
+        if described.get("_target_") == PRETRAINED and described.get("weights") == "default":
+            require_weights(described["name"])
         build_trainer(config)  # with its own devices and strategy
         data = {**config["data"], **({"cache": folder} if "cache" in config["data"] else {})}
         trainer = {

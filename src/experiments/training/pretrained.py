@@ -75,6 +75,11 @@ def require_takes(net: nn.Module, name: str, image_shape: list[int]) -> None:
         ) from error
     finally:
         net.train(before)
+    patch: Any = getattr(getattr(net, "patch_embed", None), "patch_size", None)
+    if isinstance(patch, tuple) and len(patch) == 2:
+        left = [side % part for side, part in zip(image_shape[1:], patch, strict=True)]
+        if any(left):
+            log.warning("patches of %d × %d pixels leave %d rows and %d columns of images out", *patch, *left)
 
 
 def keep_start(config: Mapping[str, Any], net: nn.Module) -> None:

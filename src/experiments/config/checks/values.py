@@ -96,6 +96,8 @@ def files_and_folders(config: Config) -> Iterator[tuple[str, Any, str]]:
     if isinstance(root, str):
         if not _is(Path.is_dir, root) and _is(Path.exists, root):
             yield "data.root", root, "is a file: name the folder that data sets lie in"
+        elif str(value_at(config, "data._target_")).endswith(".ImageFolder") and not _is(Path.is_dir, root):
+            yield "data.root", root, "is not there: name a folder with <class>/ or train/<class>/ in it"
         elif str(value_at(config, "data._target_")).endswith(".ImageFolder") and not _is(_has_folders, root):
             yield "data.root", root, "holds no folder: images belong in <data.root>/<class>/ or train/<class>/ there"
     table = value_at(config, "data.table")

@@ -118,6 +118,10 @@ def list_table(table: Path, root: Path, file_column: str, label_column: str, spl
         else:
             seen[path] = rows.line_num
             found.setdefault(split, []).append((path, label))
+    if not seen and sum("there is no file" in fault for fault in faults) > 1:
+        raise UserError(
+            f"{table}: none of its files is in {root}. Set data.root=<the folder that they are named from>"
+        )
     if faults:
         more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
         raise UserError(f"{table} cannot be used:\n  " + "\n  ".join(faults[:10] + more))
