@@ -86,6 +86,25 @@ def test_weights_in_any_file_fit_another_head_and_other_channels(tmp_path, sourc
         assert data.mean == pytest.approx([sum(timm.get_pretrained_cfg(NAME).mean) / 3])
 
 
+def test_weights_for_grey_images_fit_colours(tmp_path, photos):
+    torch.manual_seed(2)
+    grey = timm.create_model(NAME, num_classes=7, in_chans=1)
+    torch.save(grey.state_dict(), tmp_path / "grey.pth")
+    typed = ("data=image_folder", f"data.root={photos}", f"run_dir={tmp_path}/run", *QUIET, "data.mean=[0.5]")
+    experiment = build(experiments.compose(*MODEL, f"model.net.weights={tmp_path}/grey.pth", *typed))
+    ours = experiment.classifier.net.state_dict()
+    assert ours["conv1.0.weight"].shape[1] == 3
+    assert ours["layer2.0.conv1.weight"].equal(grey.state_dict()["layer2.0.conv1.weight"])
+    same_image = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(
+        torch.nn.functional.conv2d(same_image.expand(-1, 3, -1, -1), ours["conv1.0.weight"]),
+        torch.nn.functional.conv2d(same_image, grey.state_dict()["conv1.0.weight"]),
+    )
+    assert experiment.data.mean == [0.5] * 3
+    with pytest.raises(ValueError, match="must be default, none or a state_dict"):
+        pretrained(NAME, 3, weights="grey.pth")
+
+
 def test_what_is_typed_wins_over_what_the_weights_say(tmp_path, source, photos, caplog):
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     typed = ("data=image_folder", f"data.root={photos}", "data.image_size=36", "data.mean=[0.1,0.2,0.3]")

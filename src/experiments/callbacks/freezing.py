@@ -86,8 +86,8 @@ class Freeze(Callback):
             )
         if isinstance(trainer.strategy, DDPStrategy):
             let_ddp_find_unused_parameters(trainer.strategy)
-        last = trainer.max_epochs
-        if trainer.is_global_zero and self.until is not None and last and 0 < last <= self.until:
+        last = trainer.max_epochs or 0
+        if trainer.is_global_zero and self.until is not None and last > 0 and self.freezes(last - 1, last):
             log.warning("%s stays frozen: the run has %d epochs", ", ".join(self.parameters), last)
         frozen = {name for each in _all(trainer) for name in each.names(pl_module)}
         if not named_parameters(pl_module).keys() - frozen:

@@ -190,13 +190,15 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def of_each_channel(values: Sequence[float], channels: int) -> list[float]:
-    """The values of mean or std; of three for grey images, their mean, as a first layer for RGB is summed for grey.
+    """The values of mean or std; of three for grey images their mean, of one for colours the same for each.
 
     Raises:
         ValueError: if there are not as many as channels.
     """
     if channels == 1 and len(values) == 3:
         return [sum(values) / 3]
+    if len(values) == 1:
+        return [values[0]] * channels
     if len(values) != channels:
         raise ValueError(f"{list(values)} must be a list of {channels}, one a channel")
     return list(values)

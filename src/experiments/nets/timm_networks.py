@@ -57,13 +57,12 @@ def pretrained(
         given["img_size"] = tuple(image_size)
     if weights in (None, "none"):
         return _create(timm, name, given)
+    if not isinstance(weights, Mapping) and weights != "default":
+        raise ValueError(f"weights={weights!r} must be default, none or a state_dict")
     net: Any = _create(timm, name, given)
     overlay: dict[str, Any] = {}
     if isinstance(weights, Mapping):
-        classifiers = net.pretrained_cfg.get("classifier") or ""
-        heads = [classifiers] if isinstance(classifiers, str) else list(classifiers)
-        known = next((len(weights[f"{head}.weight"]) for head in heads if f"{head}.weight" in weights), -1)
-        overlay = {"state_dict": dict(weights), "num_classes": known, "label_offset": 0}
+        overlay = {"state_dict": dict(weights), "label_offset": 0, **_told_by(weights, net.pretrained_cfg)}
     elif cached := _cached_file(net):
         from timm.models import load_state_dict
 
@@ -80,6 +79,20 @@ def pretrained(
             + (f" and {len(missed) - 8} more" if len(missed) > 8 else "")
         )
     return loaded
+
+
+def _told_by(weights: Mapping[str, Tensor], source: Mapping[str, Any]) -> dict[str, Any]:
+    """How many classes and channels weights are for, by the shapes of their head and first layer."""
+
+    def layers(key: str) -> list[Tensor]:
+        named = source.get(key) or ()
+        names = [named] if isinstance(named, str) else named
+        return [weights[f"{name}.weight"] for name in names if f"{name}.weight" in weights]
+
+    told: dict[str, Any] = {"num_classes": next(map(len, layers("classifier")), -1)}
+    for first in layers("first_conv"):
+        told["input_size"] = (first.shape[1], *source["input_size"][1:])
+    return told
 
 
 def known_input(name: str) -> dict[str, Any]:

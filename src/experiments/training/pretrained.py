@@ -36,7 +36,8 @@ def settle_input(config: Mapping[str, Any]) -> Mapping[str, Any]:
     Weights in a plain file say nothing: their architecture's mean and std are taken.
     """
     net, data = _net(config), config["data"]
-    if not net or net.get("weights") in (None, "none"):
+    missing = [key for key in ("mean", "std", "image_size") if key in data and data[key] is None]
+    if not missing or not net or net.get("weights") in (None, "none"):
         return config
     found = known_input(str(net.get("name")))
     if path := weights_file(net):
@@ -45,8 +46,7 @@ def settle_input(config: Mapping[str, Any]) -> Mapping[str, Any]:
         found |= {key: list(card[key]) for key in ("mean", "std") if card.get(key)}
         if len(shape := card.get("image_shape") or ()) == 3:
             found["image_size"] = list(shape[1:])
-    settled = {key: value for key, value in found.items() if key in data and data[key] is None}
-    if settled:
+    if settled := {key: found[key] for key in missing if key in found}:
         said = ", ".join(f"data.{key}={value}" for key, value in settled.items())
         log.info("as the weights of %s were trained: %s", net["name"], said)
     return Validated({**config, "data": {**data, **settled}})
