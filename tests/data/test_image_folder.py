@@ -1,4 +1,5 @@
 import os
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -198,6 +199,9 @@ def test_splits_folds_and_limits_are_indices_into_one_mapped_file(tmp_path):
     batch, labels = train[torch.tensor([3, 0])]
     assert batch.equal(train.images[train.indices[[3, 0]]])
     assert labels.tolist() == train.labels[[3, 0]].tolist()
+    sent = pickle.dumps(train)
+    assert len(sent) < train.images.pixels.nbytes / 4  # to another process, which maps the file
+    assert pickle.loads(sent)[torch.arange(12)][0].equal(train[torch.arange(12)][0])
     batch.zero_()  # a copy
     assert train[torch.tensor([3])][0].any()
 

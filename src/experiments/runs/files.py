@@ -26,6 +26,14 @@ def relocate_paths(value: Any, old: str, new: str) -> Any:
     return value
 
 
+def name_from(folder: Path, path: Path) -> str:
+    """A file's name as seen from a folder, the same on every system; of another drive's, its whole path."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
 def lock(folder: Path) -> FileLock:
     """The lock that a process holds while it works in a run directory; the system frees it when the process ends."""
     return FileLock(folder / ".lock")

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from experiments.data.images.files import decode
 from experiments.data.memory import format_bytes
 from experiments.errors import UserError
-from experiments.runs.files import write_atomically
+from experiments.runs.files import name_from, write_atomically
 
 log = logging.getLogger(__name__)
 CACHE_VERSION = 5  # to be raised when the same file would be decoded to other pixels, or be kept otherwise
@@ -36,6 +36,10 @@ class MappedImages:
         pixels = np.memmap(path, np.uint8, "c", shape=(len(files), *shape))  # what is written stays in this process
         self.pixels, self.path, self.files = torch.from_numpy(pixels), path, files
         self.checksums, self.checked = checksums, np.zeros(len(files), dtype=bool)
+
+    def __reduce__(self) -> Any:
+        """Another process maps the file itself."""
+        return type(self), (self.path, self.files, self.pixels.shape[1:], self.checksums)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -96,14 +100,17 @@ class ImageCache:
         self.root = root
         self.mode = mode
         self.image_shape = tuple(image_shape)
+        self._paths: dict[str, Path] = {}  # to look at the time of every image takes a while
 
     def _path(self, split: str, files: Sequence[Path]) -> Path:
+        if split in self._paths:
+            return self._paths[split]
         digest = hashlib.sha256(json.dumps([CACHE_VERSION, self.mode, *self.image_shape]).encode())
         for path in files:
             status = path.stat()
-            name = os.path.relpath(path, self.root)
+            name = name_from(self.root, path)
             digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="surrogateescape"))
-        return self.folder / f"{split}-{digest.hexdigest()[:32]}.pixels"
+        return self._paths.setdefault(split, self.folder / f"{split}-{digest.hexdigest()[:32]}.pixels")
 
     def size(self, files: Sequence[Path]) -> int:
         """Bytes of the decoded images."""
@@ -160,6 +167,7 @@ class ImageCache:
                 try:
                     checksums, counts = decode(pixels)
                     pixels.flush()
+                    del pixels  # Windows renames no file that is mapped
                     known = {**statistics_of(counts), "checksums": [int(one) for one in checksums]}
                     known["checksum"] = _own_checksum(known)
                     os.replace(unfinished, path)

@@ -19,6 +19,7 @@ from experiments.data.memory import format_bytes, free_memory
 from experiments.data.module import ImageDataModule
 from experiments.data.splits import SPLIT_SEED, share
 from experiments.errors import UserError, ranges
+from experiments.runs.files import name_from
 
 log = logging.getLogger(__name__)
 DEFAULT_SIZE = 32  # pixels
@@ -158,7 +159,7 @@ class ImageFolder(ImageDataModule):
         """A digest of the files' names and sizes, in whatever folder they lie."""
         digest = hashlib.sha256()
         for path, label in sorted(file for files in self.files.values() for file in files):
-            name = os.path.relpath(path, self.root)
+            name = name_from(self.root, path)
             digest.update(f"{name}\0{path.stat().st_size}\0{label}\0".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
