@@ -83,7 +83,7 @@ def test_an_end_behind_the_run_is_told(tmp_path, caplog):
     [
         (
             "callbacks.freeze.parameters=[resblok]",
-            "resblok, which no parameter is called. Did you mean resb",
+            "resblok, which matches no parameter. Did you mean resb",
         ),
         ("callbacks.freeze.parameters=['*']", "leaves no parameter to train"),
         ("callbacks.freeze.until=1.5", "until=1.5 must be a whole number of epochs, or a fraction"),
@@ -112,7 +112,7 @@ def test_what_is_frozen_is_described(tmp_path, script_here):
 def test_frozen_parameters_are_found_under_compilation_and_around_other_modules(tmp_path):
     net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 3))
     net.compile()
-    from experiments.learning.param_groups import matching_parameters
+    from experiments.learning.param_groups import matching_parameter_names
 
-    assert matching_parameters(net, ["head"], 3, "x") == ["1.weight", "1.bias"]  # the last one that gives logits
-    assert matching_parameters(net, ["0", "*.bias"], None, "x") == ["0.weight", "0.bias", "1.bias"]
+    assert matching_parameter_names(net, ["head"], 3, "x") == ["1.weight", "1.bias"]  # the last one that gives logits
+    assert matching_parameter_names(net, ["0", "*.bias"], None, "x") == ["0.weight", "0.bias", "1.bias"]

@@ -52,6 +52,12 @@ def test_a_folder_that_holds_the_folder_is_named(flat):
         ImageFolder(str(flat.parent / "above"))
 
 
+def test_splits_without_one_to_train_on_are_said(tmp_path):
+    write_image_folder(tmp_path, ("val", "test"))
+    with pytest.raises(UserError, match="holds no images to train on: they belong in"):
+        ImageFolder(str(tmp_path))
+
+
 def test_splits_by_other_names_are_no_classes(tmp_path):
     write_image_folder(tmp_path, ("training_images", "test_images"))
     with pytest.raises(UserError, match="test_images, training_images in .* are no classes: each holds folders cat"):
@@ -117,12 +123,13 @@ OTHERS = {
     "no such file": (lambda rows: [HEAD, *rows, ["cat/no.png", "cat"]], "line 50: there is no file .*cat/no.png"),
     "a file twice": (lambda rows: [HEAD, *rows, [rows[0][0], "dog"]], "line 50: cat/000.png stands in line 2"),
     "no label": (lambda rows: [HEAD, *rows, ["dog/000.png", ""]], "line 50: its label is empty"),
-    "a typo": (lambda rows: [[*HEAD, "split"], *([*row, "trian"] for row in rows)], "line 2: split=trian is not one"),
+    "a typo": (lambda rows: [[*HEAD, "split"], *([*row, "trian"] for row in rows)], "line 2: split=trian is not"),
     "one class": (lambda rows: [[*HEAD, "split"], *([*row, "test" if row[1] == "dog" else "train"] for row in rows)],
                   "of 1 classes; there must be at least 2"),
     "a header alone": (lambda rows: [HEAD], "of 0 classes"),
     "another folder": (lambda rows: [HEAD, *([f"x/{name}", label] for name, label in rows)],
                        "none of its files is in .*photos. Set data.root=<the folder"),
+    "no split column": (lambda rows: [[*HEAD, "part"], *([*row, "test"] for row in rows)], "no column Part. Did"),
     "nothing": (lambda rows: [[]], "has no column file"),
 }  # fmt: skip
 
@@ -130,8 +137,9 @@ OTHERS = {
 @pytest.mark.parametrize(("change", "words"), OTHERS.values(), ids=OTHERS)
 def test_what_is_wrong_with_a_table_is_said(flat, rows, change, words):
     table = write_table(flat / "labels.csv", change(rows))
+    column = {"split_column": "Part"} if "no column Part" in words else {}
     with pytest.raises(UserError, match=words):
-        ImageTable(str(table))
+        ImageTable(str(table), **column)
 
 
 def test_a_table_that_is_not_there_is_a_mistake_of_the_config(tmp_path):

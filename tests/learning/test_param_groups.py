@@ -100,7 +100,7 @@ def test_patterns_factors_and_decays_combine():
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("param_groups.slow_backbone.parameters=[conv_stak]", "names conv_stak, which no parameter is"),
+        ("param_groups.slow_backbone.parameters=[conv_stak]", "names conv_stak, which matches no parameter"),
         ("param_groups.slow_backbone.lr_factor=-1", "lr_factor=-1: it must be a number of at least 0"),
         ("param_groups=layer_decay", "CNN does not say what its layers are; model=pretrained does"),
         ("param_groups=[slow]", "There are layer_decay, no_decay"),

@@ -149,7 +149,7 @@ def test_a_run_killed_before_its_first_checkpoint_needs_the_file_no_more(tmp_pat
         torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True) for name in summaries
     )
     same(first["state_dict"], second["state_dict"])
-    assert not list(tmp_path.glob("*/checkpoints/start_weights.pt"))
+    assert not list(tmp_path.glob("*/checkpoints/initial_weights.pt"))
     assert json.loads((tmp_path / "killed" / "summary.json").read_text())["status"] == "finished"
     # resumed once more, evaluated, loaded and exported without the file
     assert train(experiments.compose(f"run_dir={tmp_path / 'killed'}", f"resume={tmp_path / 'killed'}"))["steps"] == 2

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from experiments.errors import UserError, ranges
 from experiments.learning.lightning_internals import let_ddp_find_unused_parameters
-from experiments.learning.param_groups import matching_parameters, named_parameters
+from experiments.learning.param_groups import matching_parameter_names, named_parameters
 
 log = logging.getLogger(__name__)
 
@@ -21,16 +21,16 @@ class Freeze(Callback):
     """Keeps parameters as they are until an epoch begins; batch normalisation among them keeps its statistics.
 
     Frozen parameters are in the optimizer from the start, and get no gradient. Several of these callbacks, each with
-    its own patterns and end, thaw a network in stages; what one of them freezes is frozen. It works on one device and
-    under DDP.
+    its own patterns and end, thaw a network in stages: a parameter is frozen while any of them freezes it. Freezing
+    works on one device and under DDP.
 
     Args:
-        parameters: what to freeze, as ``experiments.learning.param_groups.matching_parameters`` reads it.
+        parameters: what to freeze, as ``experiments.learning.param_groups.matching_parameter_names`` reads it.
         until: the number of epochs, or the fraction of all epochs, below 1 and rounded up, after which they are
             trained; None never trains them.
 
     Raises:
-        ValueError: if ``until`` is neither.
+        ValueError: if ``until`` is above 1 and not whole.
     """
 
     @ranges(until="> 0")
@@ -39,19 +39,19 @@ class Freeze(Callback):
             raise ValueError(f"until={until} must be a whole number of epochs, or a fraction of all of them below 1")
         self.parameters = list(parameters)
         self.until = until
-        self._names: list[str] = []
-        self._freezes = False
-        self._resting: list[_BatchNorm] = []  # layers that this callback has put into evaluation mode
+        self._target_names: list[str] = []
+        self._was_frozen = False
+        self._layers_in_eval: list[_BatchNorm] = []  # layers that this callback has put into evaluation mode
 
     @property
     def state_key(self) -> str:
-        """Another one for each of several."""
+        """Unique for each of several, as Lightning requires."""
         return f"{type(self).__qualname__}{self.parameters}{self.until}"
 
     def describe(self, module: nn.Module, num_classes: int | None = None) -> str:
         """Say what is frozen, and until when."""
         parameters = named_parameters(module)
-        count = sum(parameters[name].numel() for name in self.names(module, num_classes))
+        count = sum(parameters[name].numel() for name in self.parameter_names(module, num_classes))
         if self.until is None:
             end = "for good"
         elif self.until < 1:
@@ -60,12 +60,12 @@ class Freeze(Callback):
             end = f"for {self.until:g} epoch{'s' if self.until > 1 else ''}"
         return f"frozen {end}: {', '.join(self.parameters)} ({count:,} parameters)"
 
-    def names(self, module: nn.Module, num_classes: int | None = None) -> list[str]:
+    def parameter_names(self, module: nn.Module, num_classes: int | None = None) -> list[str]:
         """The names of the parameters that this callback freezes; a Classifier knows its ``num_classes``."""
         known = getattr(module, "num_classes", num_classes)
-        return matching_parameters(module, self.parameters, known, "callbacks.freeze.parameters")
+        return matching_parameter_names(module, self.parameters, known, "callbacks.freeze.parameters")
 
-    def freezes(self, epoch: int, max_epochs: int | None) -> bool:
+    def is_frozen_in(self, epoch: int, max_epochs: int | None) -> bool:
         """Whether its parameters are frozen in an epoch, counted from 0."""
         if self.until is None:
             return True
@@ -79,58 +79,65 @@ class Freeze(Callback):
         """Look for the parameters before anything is trained."""
         if stage != "fit":
             return
-        self._names = self.names(pl_module)
+        self._target_names = self.parameter_names(pl_module)
         if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
             raise UserError(
-                f"callbacks.freeze: trainer.strategy={type(trainer.strategy).__name__} does not go with it"
+                f"callbacks.freeze works on one device and with DDP, not with {type(trainer.strategy).__name__}"
             )
         if isinstance(trainer.strategy, DDPStrategy):
             let_ddp_find_unused_parameters(trainer.strategy)
         last = trainer.max_epochs or 0
-        if trainer.is_global_zero and self.until is not None and last > 0 and self.freezes(last - 1, last):
+        if trainer.is_global_zero and self.until is not None and last > 0 and self.is_frozen_in(last - 1, last):
             log.warning("%s stays frozen: the run has %d epochs", ", ".join(self.parameters), last)
-        frozen = {name for each in _all(trainer) for name in each.names(pl_module)}
+        frozen = {name for each in _freeze_callbacks(trainer) for name in each.parameter_names(pl_module)}
         if not named_parameters(pl_module).keys() - frozen:
             raise UserError("callbacks.freeze: it leaves no parameter to train. Freeze fewer, such as [backbone]")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze behind DDP's set-up, which forgets for good what is frozen before."""
-        self._freeze(trainer, pl_module)
+        """Freeze after DDP has wrapped the module: it would skip for good what is frozen before."""
+        self._update_requires_grad(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Of a resumed run, the epoch is known now."""
-        self._rest(pl_module, self._freeze(trainer, pl_module))
+        """Freeze again: a resumed run knows its epoch only now."""
+        self._set_batch_norm_modes(pl_module, self._update_requires_grad(trainer, pl_module))
+        self._was_frozen = self.is_frozen_in(trainer.current_epoch, trainer.max_epochs)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._rest(pl_module, self._freeze(trainer, pl_module))
-
-    def _freeze(self, trainer: Trainer, pl_module: LightningModule) -> set[str]:
-        """Freeze what any of the callbacks freezes now, and no more; return the names."""
-        epoch, last = trainer.current_epoch, trainer.max_epochs
-        frozen = {name for each in _all(trainer) if each.freezes(epoch, last) for name in each._names}
-        parameters = named_parameters(pl_module)
-        before, self._freezes = self._freezes, self.freezes(epoch, last)
-        if trainer.is_global_zero and before and not self._freezes:
-            others = " but for what others freeze" if frozen.intersection(self._names) else ""
+        frozen = self._update_requires_grad(trainer, pl_module)
+        self._set_batch_norm_modes(pl_module, frozen)
+        epoch = trainer.current_epoch
+        before, self._was_frozen = self._was_frozen, self.is_frozen_in(epoch, trainer.max_epochs)
+        if trainer.is_global_zero and before and not self._was_frozen:
+            others = " but for what others freeze" if frozen.intersection(self._target_names) else ""
             log.info("epoch %d: from here on, %s is trained%s", epoch + 1, ", ".join(self.parameters), others)
-        for name in self._names:
+
+    def _update_requires_grad(self, trainer: Trainer, pl_module: LightningModule) -> set[str]:
+        """Freeze what any of these callbacks freezes now, and no more; return the names."""
+        frozen = {
+            name
+            for callback in _freeze_callbacks(trainer)
+            if callback.is_frozen_in(trainer.current_epoch, trainer.max_epochs)
+            for name in callback._target_names
+        }
+        parameters = named_parameters(pl_module)
+        for name in self._target_names:
             parameters[name].requires_grad_(name not in frozen)
         return frozen
 
-    def _rest(self, pl_module: LightningModule, frozen: set[str]) -> None:
+    def _set_batch_norm_modes(self, pl_module: LightningModule, frozen: set[str]) -> None:
         """Let frozen batch normalisation keep its statistics, and thawed ones go on."""
-        for layer in self._resting:
+        for layer in self._layers_in_eval:
             layer.train()
-        self._resting = [layer for layer in _layers(pl_module, frozen) if layer.training]
-        for layer in self._resting:
+        self._layers_in_eval = [layer for layer in _frozen_batch_norms(pl_module, frozen) if layer.training]
+        for layer in self._layers_in_eval:
             layer.eval()
 
 
-def _all(trainer: Trainer) -> list[Freeze]:
+def _freeze_callbacks(trainer: Trainer) -> list[Freeze]:
     return [callback for callback in trainer.callbacks if isinstance(callback, Freeze)]  # type: ignore[attr-defined]
 
 
-def _layers(module: nn.Module, frozen: set[str]) -> list[_BatchNorm]:
+def _frozen_batch_norms(module: nn.Module, frozen: set[str]) -> list[_BatchNorm]:
     """Batch normalisation of which all parameters are frozen."""
     found = []
     for name, layer in module.named_modules():

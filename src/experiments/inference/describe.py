@@ -90,7 +90,7 @@ def describe(config: Mapping[str, Any], input_shape: Sequence[int] | None = None
 def _freeze(config: Mapping[str, Any], net: nn.Module, num_classes: int | None) -> tuple[str, ...]:
     """Freeze what a config's callbacks freeze in the first epoch; return it in words."""
     made = [make(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if _is_freeze(one)]
-    names = {name for each in made for name in each.names(net, num_classes)}
+    names = {name for each in made for name in each.parameter_names(net, num_classes)}
     for name, parameter in named_parameters(net).items():
         parameter.requires_grad_(name not in names)
     return tuple(each.describe(net, num_classes) for each in made)

@@ -120,7 +120,7 @@ def evaluate(
         _require_unseen(measured, config["data"], split)
     if data is not None:
         _require_fit(card, module, data)
-        config["model"]["net"] = card["net"]
+        config["model"]["net"] = without_pretrained_weights(card["net"])
     if card.get("mean"):
         module.mean, module.std = card["mean"], card["std"]  # what the network was trained with
     try:

@@ -8,7 +8,7 @@ from torch import nn
 
 from experiments.errors import UserError
 from experiments.nets import Ensemble
-from experiments.runs.allowed_classes import check_allowed
+from experiments.runs.allowed_classes import check_allowed, without_pretrained_weights
 from experiments.runs.checkpoint_files import read_checkpoint
 from experiments.runs.state_dicts import load_weights, net_weights, network_card
 from experiments.training.build import make
@@ -30,6 +30,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     checkpoint = read_checkpoint(path)
     card = network_card(checkpoint, path)
     check_allowed(card["net"], str(path), trust)
+    card = {**card, "net": without_pretrained_weights(card["net"])}
     net: nn.Module = make(card["net"], f"{path} describes a network that cannot be built")
     load_weights(net, net_weights(checkpoint), str(path))
     net.card = card  # type: ignore[assignment]  # torch types a module's attributes as tensors and modules

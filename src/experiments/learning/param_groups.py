@@ -1,4 +1,4 @@
-"""Groups of parameters: which ones a pattern means, and how an optimizer treats them."""
+"""Groups of parameters: which ones a pattern matches, and how an optimizer treats them."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,11 @@ from torch import nn
 from experiments.errors import UserError, did_you_mean, ranges
 
 log = logging.getLogger(__name__)
-WORDS = ("head", "backbone", "biases_and_norms")
+KEYWORDS = ("head", "backbone", "biases_and_norms")
 
 
 class ParamGroup:
-    """How an optimizer treats the parameters that patterns mean; ``matching_parameters`` says how they are read.
+    """How an optimizer treats the parameters that match patterns, as ``matching_parameter_names`` reads them.
 
     A parameter in several groups gets the product of their ``lr_factor`` and the last one's ``weight_decay``.
     ``layer_decay`` lowers the learning rate by this factor for every layer that lies further from the head (Howard &
@@ -40,8 +40,10 @@ def named_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name.removeprefix("net."): parameter for name, parameter in module.named_parameters()}
 
 
-def matching_parameters(module: nn.Module, patterns: Sequence[str], num_classes: int | None, key: str) -> list[str]:
-    """The names of the parameters that patterns mean, in the network's order.
+def matching_parameter_names(
+    module: nn.Module, patterns: Sequence[str], num_classes: int | None, key: str
+) -> list[str]:
+    """The names of the parameters that match a pattern, in the network's order.
 
     A pattern is the name of a layer or parameter, one with ``*``, or a word: ``head`` is the layer that gives the
     logits, ``backbone`` all but it, ``biases_and_norms`` biases, normalisation layers and what else the network
@@ -54,31 +56,31 @@ def matching_parameters(module: nn.Module, patterns: Sequence[str], num_classes:
         key: where the patterns stand, for the message.
 
     Raises:
-        UserError: if a pattern means nothing; the message has the nearest names.
+        UserError: if a pattern matches nothing; the message has the nearest names.
     """
     parameters = named_parameters(module)
-    words: dict[str, Callable[[], set[str]]] = {
-        "head": lambda: _head(module, num_classes),
-        "backbone": lambda: {*parameters} - _head(module, num_classes),
-        "biases_and_norms": lambda: _without_decay(module),
+    keywords: dict[str, Callable[[], set[str]]] = {
+        "head": lambda: _head_parameter_names(module, num_classes),
+        "backbone": lambda: {*parameters} - _head_parameter_names(module, num_classes),
+        "biases_and_norms": lambda: _no_decay_names(module),
     }
     found: set[str] = set()
     for pattern in patterns:
-        if pattern in words:
-            meant = words[pattern]()
+        if pattern in keywords:
+            matches = keywords[pattern]()
         else:
-            meant = {name for name in parameters if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}
-        if not meant:
+            matches = {name for name in parameters if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")}
+        if not matches:
             parts = [name.split(".") for name in parameters]
             known = dict.fromkeys(".".join(part[:depth]) for part in parts for depth in range(1, len(part) + 1))
-            near = did_you_mean(pattern, [*WORDS, *known])
-            layers = ", ".join([*WORDS, *dict.fromkeys(part[0] for part in parts)])
-            raise UserError(f"{key}: it names {pattern}, which no parameter is called.{near} There are {layers}")
-        found |= meant
+            near = did_you_mean(pattern, [*KEYWORDS, *known])
+            layers = ", ".join([*KEYWORDS, *dict.fromkeys(part[0] for part in parts)])
+            raise UserError(f"{key}: it names {pattern}, which matches no parameter.{near} There are {layers}")
+        found |= matches
     return [name for name in parameters if name in found]
 
 
-def _head(module: nn.Module, num_classes: int | None) -> set[str]:
+def _head_parameter_names(module: nn.Module, num_classes: int | None) -> set[str]:
     net: Any = getattr(module, "net", module)
     if hasattr(net, "get_classifier"):  # timm's; some have two
         heads = net.get_classifier()
@@ -88,15 +90,15 @@ def _head(module: nn.Module, num_classes: int | None) -> set[str]:
             (part, {getattr(part, "out_features", None), getattr(part, "out_channels", None)})
             for part in net.modules()
         )
-        heads = [part for part, sides in sizes if num_classes in sides and num_classes is not None][-1:]
+        heads = [part for part, output_sizes in sizes if num_classes in output_sizes and num_classes is not None][-1:]
     own = {id(parameter) for head in heads if isinstance(head, nn.Module) for parameter in head.parameters()}
     return {name for name, parameter in named_parameters(module).items() if id(parameter) in own}
 
 
-def _without_decay(module: nn.Module) -> set[str]:
+def _no_decay_names(module: nn.Module) -> set[str]:
     net: Any = getattr(module, "net", module)
-    said = set(net.no_weight_decay()) if hasattr(net, "no_weight_decay") else set()  # timm's: embeddings of position
-    return {name for name, parameter in named_parameters(module).items() if parameter.ndim <= 1 or name in said}
+    declared = set(net.no_weight_decay()) if hasattr(net, "no_weight_decay") else set()  # timm's position embeddings
+    return {name for name, parameter in named_parameters(module).items() if parameter.ndim <= 1 or name in declared}
 
 
 def parameter_groups(
@@ -105,15 +107,17 @@ def parameter_groups(
     """All parameters in groups as torch's optimizers take them, with ``name`` and ``lr_factor``.
 
     Raises:
-        UserError: if a pattern means nothing, or layers are asked for that nobody knows.
+        UserError: if a pattern matches nothing, or layer_decay is set and the network does not define its layers.
     """
     parameters = named_parameters(module)
     settings: dict[str, dict[str, Any]] = {name: {"name": [], "lr_factor": 1.0} for name in parameters}
     for label, rule in rules.items():
-        depths = _layer_depths(module, f"param_groups.{label}") if rule.layer_decay is not None else {}
-        for name in matching_parameters(module, rule.parameters, num_classes, f"param_groups.{label}.parameters"):
-            setting, depth = settings[name], depths.get(name, 0)
-            setting["name"].append(f"{label}-{depth}" if depths else label)
+        distances = _distances_from_head(module, f"param_groups.{label}") if rule.layer_decay is not None else {}
+        for name in matching_parameter_names(
+            module, rule.parameters, num_classes, f"param_groups.{label}.parameters"
+        ):
+            setting, depth = settings[name], distances.get(name, 0)
+            setting["name"].append(f"{label}-{depth}" if distances else label)
             setting["lr_factor"] *= rule.lr_factor * (rule.layer_decay or 1.0) ** depth
             if rule.weight_decay is not None:
                 setting["weight_decay"] = rule.weight_decay
@@ -128,7 +132,7 @@ def parameter_groups(
     return list(groups.values())
 
 
-def _layer_depths(module: nn.Module, key: str) -> dict[str, int]:
+def _distances_from_head(module: nn.Module, key: str) -> dict[str, int]:
     """How many layers each parameter lies before the head."""
     net: Any = getattr(module, "net", module)
     if not hasattr(net, "group_matcher"):

@@ -95,7 +95,7 @@ def _told_by(weights: Mapping[str, Tensor], source: Mapping[str, Any]) -> dict[s
     return told
 
 
-def known_input(name: str) -> dict[str, Any]:
+def pretrained_input(name: str) -> dict[str, Any]:
     """The ``mean``, ``std`` and ``image_size`` with which the weights of a name were trained; empty if unknown."""
     timm = _timm()
     known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from experiments.errors import UserError
-from experiments.runs.allowed_classes import without_pretrained_weights
 from experiments.runs.checkpoint_files import read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def network_card(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
         raise UserError(
             f"{path} says of its network what cannot be: image_shape, mean, std or class_names are damaged"
         )
-    return {**found, "net": without_pretrained_weights(found["net"])}
+    return found
 
 
 def state_dict_diff(module: nn.Module, weights: dict[str, torch.Tensor]) -> list[str]:

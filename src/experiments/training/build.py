@@ -29,7 +29,12 @@ from experiments.runs.checkpoint_files import AtomicCheckpointIO
 from experiments.runs.state_dicts import load_initial_weights
 from experiments.training.compilation import compile_in_place, use_channels_last
 from experiments.training.devices import check_accelerator, counting_gpus
-from experiments.training.pretrained import read_start, require_takes, settle_input, weights_file
+from experiments.training.pretrained import (
+    fill_input_from_weights,
+    read_initial_weights,
+    require_image_shape,
+    weights_file,
+)
 from experiments.training.process import prepare_process
 from experiments.training.steps_per_execution import steps_per_execution
 
@@ -117,10 +122,10 @@ def make_net(config: Config, image_shape: list[int]) -> nn.Module:
     if path := weights_file(config):
         with torch.device("meta"):
             names = set(make({**config, "weights": None}, "model.net").state_dict())
-        objects["weights"] = read_start(path, names)
+        objects["weights"] = read_initial_weights(path, names)
     net: nn.Module = make(config, "model.net", **objects)
     if config["_target_"] == PRETRAINED and image_shape:
-        require_takes(net, config["name"], image_shape)
+        require_image_shape(net, config["name"], image_shape)
     return net
 
 
@@ -227,7 +232,7 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
         UserError: if the config names what does not exist, or values that do not go together.
     """
     prepare_process()
-    config = settle_input(validated(config))
+    config = fill_input_from_weights(validated(config))
     seed_everything(config["seed"], workers=True, verbose=False)
     torch.set_float32_matmul_precision(config["matmul_precision"])
     data = build_data(config)

@@ -1,4 +1,4 @@
-"""Weights that a network starts with: what they say of the data, loading them, keeping them for a restart."""
+"""Weights that a network starts with: the input they expect, loading them, keeping them for a restart."""
 
 import logging
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from torch import nn
 
 from experiments.config.checks.check import Validated
 from experiments.errors import UserError
-from experiments.nets.timm_networks import known_input
+from experiments.nets.timm_networks import pretrained_input
 from experiments.runs.allowed_classes import PRETRAINED, without_pretrained_weights
 from experiments.runs.checkpoint_files import AtomicCheckpointIO
 from experiments.runs.state_dicts import read_weights
 
 log = logging.getLogger(__name__)
-START_WEIGHTS = "start_weights.pt"
+INITIAL_WEIGHTS = "initial_weights.pt"
 
 
-def _net(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _pretrained_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     net = config["model"].get("net")
     return net if isinstance(net, Mapping) and net.get("_target_") == PRETRAINED else {}
 
@@ -30,16 +30,16 @@ def weights_file(net: Mapping[str, Any]) -> Path | None:
     return Path(weights).expanduser() if isinstance(weights, str) and weights not in ("default", "none") else None
 
 
-def settle_input(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config with what its network's weights say of the data, where that is null: mean, std, image size.
+def fill_input_from_weights(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config with the mean, std and image size that its network's weights expect, where these are null.
 
     Weights in a plain file say nothing: their architecture's mean and std are taken.
     """
-    net, data = _net(config), config["data"]
+    net, data = _pretrained_config(config), config["data"]
     missing = [key for key in ("mean", "std", "image_size") if key in data and data[key] is None]
-    if not missing or not net or net.get("weights") in (None, "none"):
+    if not missing or not net or net.get("weights", "default") in (None, "none"):
         return config
-    found = known_input(str(net.get("name")))
+    found = pretrained_input(str(net.get("name")))
     if path := weights_file(net):
         _, card = read_weights(path, "model.net.weights")
         found.pop("image_size", None)
@@ -52,7 +52,7 @@ def settle_input(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return Validated({**config, "data": {**data, **settled}})
 
 
-def read_start(path: Path, names: set[str]) -> dict[str, torch.Tensor]:
+def read_initial_weights(path: Path, names: set[str]) -> dict[str, torch.Tensor]:
     """The weights in a file, by a network's names."""
     weights, _ = read_weights(path, "model.net.weights", names)
     if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
@@ -60,8 +60,8 @@ def read_start(path: Path, names: set[str]) -> dict[str, torch.Tensor]:
     return weights
 
 
-def require_takes(net: nn.Module, name: str, image_shape: list[int]) -> None:
-    """Raise UserError if a network does not take images of a shape, which many of timm's learn in the first step."""
+def require_image_shape(net: nn.Module, name: str, image_shape: list[int]) -> None:
+    """Raise UserError if a network does not take images of a shape; many of timm's fail only in the first step."""
     before = net.training
     try:
         with torch.no_grad():
@@ -82,30 +82,30 @@ def require_takes(net: nn.Module, name: str, image_shape: list[int]) -> None:
             log.warning("patches of %d × %d pixels leave %d rows and %d columns of images out", *patch, *left)
 
 
-def keep_start(config: Mapping[str, Any], net: nn.Module) -> None:
+def save_initial_weights(config: Mapping[str, Any], net: nn.Module) -> None:
     """Save the weights that a run begins with, if they are from elsewhere: it may be killed before a checkpoint."""
-    if config["init_from"] or _net(config).get("weights") not in (None, "none"):
+    if config["init_from"] or _pretrained_config(config).get("weights") not in (None, "none"):
         AtomicCheckpointIO().save_checkpoint(
-            net.state_dict(), Path(config["run_dir"]) / "checkpoints" / START_WEIGHTS
+            net.state_dict(), Path(config["run_dir"]) / "checkpoints" / INITIAL_WEIGHTS
         )
 
 
-def with_settled_input(config: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+def fill_input_from_stored(config: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
     """The config with what the weights once said of the data, where nothing was typed."""
     data, before = config["data"], stored["data"]
     settled = {key: before.get(key) for key in ("mean", "std", "image_size") if key in data and data[key] is None}
     return {**config, "data": {**data, **settled}}
 
 
-def without_start(stored: dict[str, Any], run_dir: Path, begun: bool) -> dict[str, Any]:
-    """The config without the weights that a run began with, which its checkpoints or a file of its own hold."""
-    start = run_dir / "checkpoints" / START_WEIGHTS
-    if not begun and not start.is_file():
+def replace_weight_sources(stored: dict[str, Any], run_dir: Path, has_checkpoint: bool) -> dict[str, Any]:
+    """Replace the sources of weights: by the initial weights that were saved, or by none if there is a checkpoint."""
+    start = run_dir / "checkpoints" / INITIAL_WEIGHTS
+    if not has_checkpoint and not start.is_file():
         return stored
     stored = without_pretrained_weights(stored)
-    return {**stored, "init_from": None if begun else str(start), "init_from_strict": True}
+    return {**stored, "init_from": None if has_checkpoint else str(start), "init_from_strict": True}
 
 
-def forget_start(run_dir: Path) -> None:
-    """Remove what ``keep_start`` saved."""
-    (run_dir / "checkpoints" / START_WEIGHTS).unlink(missing_ok=True)
+def delete_initial_weights(run_dir: Path) -> None:
+    """Remove what ``save_initial_weights`` saved."""
+    (run_dir / "checkpoints" / INITIAL_WEIGHTS).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from experiments.runs.allowed_classes import check_allowed, check_paths, without
 from experiments.runs.checkpoint_files import ROLLING, newest_undamaged, read_checkpoint
 from experiments.runs.files import relocate_paths
 from experiments.runs.run_directory import read_config, read_summary
-from experiments.training.pretrained import with_settled_input, without_start
+from experiments.training.pretrained import fill_input_from_stored, replace_weight_sources
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
 
     changes, refused = {}, []
     typed = _typed(overrides, config)
-    config = _as_long(with_settled_input(config, stored), stored, typed)
+    config = _as_long(fill_input_from_stored(config, stored), stored, typed)
     if "data_root" in typed and value_at(stored, "data.root") == stored.get("data_root"):
         typed.append("data.root")
         config = {**config, "data": {**stored["data"], "root": config["data_root"]}}
@@ -170,7 +170,7 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
     stored["resume"] = config["resume"]
     finished = (read_summary(run_dir) or {}).get("status") == "finished" and not another_length
     checkpoint = None if finished else _checkpoint(str(config["resume"]), run_dir)
-    stored = without_start(stored, run_dir, finished or checkpoint is not None)
+    stored = replace_weight_sources(stored, run_dir, finished or checkpoint is not None)
     lasting = changes.keys() & set(KEPT_CHANGES)
     for leaf in lasting:
         _set(record, leaf, changes[leaf])

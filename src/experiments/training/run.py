@@ -26,7 +26,7 @@ from experiments.runs.run_directory import hold_lock, is_first_rank, read_summar
 from experiments.runs.run_record import clear_outcome, record_resume, record_start, record_summary, record_traceback
 from experiments.training.build import Experiment, build
 from experiments.training.devices import check_accelerator, cpu_build, device_name, is_slow_in_bf16
-from experiments.training.pretrained import forget_start, keep_start, settle_input
+from experiments.training.pretrained import delete_initial_weights, fill_input_from_weights, save_initial_weights
 from experiments.training.process import (
     prepare_process,
     require_no_new_processes,
@@ -101,7 +101,7 @@ def train(
             if config["resume"] == "auto":
                 log.info("resume=auto: there is no unfinished run of this name and config, so a new one begins")
             check_accelerator(config["trainer"]["accelerator"])
-            config = settle_input(config)
+            config = fill_input_from_weights(config)
             on_rank_zero(record_start, run_dir, config, overrides, CHECKOUT or Path.cwd())
         experiment, begun = None, resume_plan is None
         try:
@@ -189,9 +189,9 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: 
         own.append(Monitored(config["monitor"]))
     trainer.callbacks[:0] = own  # type: ignore[attr-defined]  # checkpoint callbacks stay the last
     if checkpoint is None:
-        on_rank_zero(keep_start, config, net)
+        on_rank_zero(save_initial_weights, config, net)
     trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    on_rank_zero(forget_start, Path(config["run_dir"]))
+    on_rank_zero(delete_initial_weights, Path(config["run_dir"]))
 
     pruned = (pruning := find_callback(trainer, Pruning)) is not None and pruning.pruned
     summary = {"status": "pruned" if pruned else "finished", **collect_results(experiment, config)}

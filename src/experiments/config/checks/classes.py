@@ -121,7 +121,7 @@ def _refused_network(config: Config) -> Iterator[Fault]:
 
 def _refused_patterns(config: Config, net: Any, num_classes: int) -> Iterator[Fault]:
     """Patterns of groups and of what is frozen that mean none of a network's parameters."""
-    matching_parameters = locate("experiments.learning.param_groups.matching_parameters")
+    matching_parameter_names = locate("experiments.learning.param_groups.matching_parameter_names")
     parts = {f"param_groups.{name}": part for name, part in section(config, "param_groups").items()}
     parts |= {
         f"callbacks.{name}": part
@@ -131,7 +131,7 @@ def _refused_patterns(config: Config, net: Any, num_classes: int) -> Iterator[Fa
     for name, part in parts.items():
         patterns = value_at(part, "parameters")
         try:
-            matching_parameters(net, patterns or [], num_classes, name)
+            matching_parameter_names(net, patterns or [], num_classes, name)
         except UserError as error:
             yield f"{name}.parameters", patterns, str(error).partition(": it ")[2]
 

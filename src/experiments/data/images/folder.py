@@ -12,9 +12,9 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from experiments.data.images.cache import ImageCache, MappedImages, statistics_of
+from experiments.data.images.cache import ImageCache, MappedImages, mean_and_std
 from experiments.data.images.files import decode_all
-from experiments.data.images.lists import File, ImageLists, list_folder
+from experiments.data.images.lists import File, ImageLists, find_images_in_folder
 from experiments.data.memory import format_bytes, free_memory
 from experiments.data.module import ImageDataModule
 from experiments.data.splits import SPLIT_SEED, share
@@ -68,7 +68,7 @@ class ImageFolder(ImageDataModule):
         self.root, self.mode = Path(root).expanduser(), mode
         self.cache = ImageCache(Path(cache or self.root / ".cache").expanduser(), self.root, mode, self.image_shape)
         self.workers = workers or min(os.cpu_count() or 1, 8)
-        self.lists = self.list_images()
+        self.lists = self.find_images()
         self.class_names = self.lists.class_names
         self.files = {split: [*files] for split, files in self.lists.files.items()}
         self.drawn = {"val", "test"} - self.files.keys()  # which splits follow from the list of files
@@ -82,13 +82,13 @@ class ImageFolder(ImageDataModule):
         # images and their statistics, where the cache cannot be written
         self._kept: dict[str, tuple[Tensor, dict[str, list[float]]]] = {}
 
-    def list_images(self) -> ImageLists:
+    def find_images(self) -> ImageLists:
         """The images of each split that there is, with their classes.
 
         Raises:
             UserError: if there are none, or they are not laid out as they must be.
         """
-        return list_folder(self.root)
+        return find_images_in_folder(self.root)
 
     @property
     def note(self) -> str:  # type: ignore[override]  # what it says is known only when the folder is
@@ -209,16 +209,16 @@ class ImageFolder(ImageDataModule):
         def decode(pixels: Any) -> tuple[Any, Any]:
             return decode_all(files, self.image_shape, self.workers, f"decoding {split}", pixels)
 
-        if not self.cache.fill(split, files, decode):
+        if not self.cache.ensure_written(split, files, decode):
             self._must_fit()
             images = torch.empty(len(files), *self.image_shape, dtype=torch.uint8)
-            self._kept[split] = images, statistics_of(decode(images.numpy())[1])
+            self._kept[split] = images, mean_and_std(decode(images.numpy())[1])
 
     def _must_fit(self) -> None:
         """Refuse, before anything is decoded, what would not fit into memory where there is no place for a cache."""
         height, width = self.image_shape[1:]
         # splitting copies the train part; the test part is read once
-        needed = sum(count * self.cache.size(self._paths(split)) for split, count in (("train", 2), ("test", 1)))
+        needed = sum(count * self.cache.num_bytes(self._paths(split)) for split, count in (("train", 2), ("test", 1)))
         free = free_memory()
         if free is not None and needed > free:
             fitting = int((free / needed) ** 0.5 * min(height, width))

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,20 +12,21 @@ from experiments.data.splits import SPLIT_NAMES, split_folders
 from experiments.errors import UserError, did_you_mean
 
 File = tuple[Path, int]  # an image and its class
+SPLIT_COLUMN = "split"  # which a table need not have
 
 
 @dataclass
 class ImageLists:
-    """The images of each split that there is; ``train`` is always there."""
+    """The images of each existing split; ``train`` always exists."""
 
     class_names: tuple[str, ...]
     files: dict[str, list[File]]
     sources: list[str]  # where they are from, those of train first
-    ignored: int = 0  # files that are no images
+    ignored: int = 0  # other files
     other_folders: list[str] = field(default_factory=list)
 
 
-def list_folder(root: Path) -> ImageLists:
+def find_images_in_folder(root: Path) -> ImageLists:
     """Images in ``<root>/<split>/<class>``, or in ``<root>/<class>`` where there is no folder ``train``.
 
     Raises:
@@ -37,16 +38,20 @@ def list_folder(root: Path) -> ImageLists:
         left_out = tuple(folder.name for folder in folders.values())
         folders, others = {"train": root, **folders}, []
     names = tuple(name for name in _folders_in(folders["train"], root) if name not in left_out)
-    if len(names) < 2:
-        below = next((name for name in names if "train" in split_folders(root / name)[0]), None)
-        hint = f" Type data.root={root / below}" if below else did_you_mean(names[0], list(SPLIT_NAMES["train"]))
-        raise UserError(f"{folders['train']} holds one class, {names[0]}; there must be at least 2.{hint}")
-    if folders["train"] == root and (twice := _in_all(root, names)):
+    if not names:
         raise UserError(
-            f"{', '.join(names)} in {root} are no classes: each holds folders {', '.join(twice)}. Call the folder of "
-            "images to train on train, the others val and test"
+            f"{root} holds no images to train on: they belong in {root / '<class>'} or {root / 'train' / '<class>'}"
         )
-    lists = ImageLists(names, {}, [folder.name for folder in folders.values()], other_folders=others)
+    if len(names) < 2:
+        nested = next((name for name in names if "train" in split_folders(root / name)[0]), None)
+        hint = f" Type data.root={root / nested}" if nested else did_you_mean(names[0], list(SPLIT_NAMES["train"]))
+        raise UserError(f"{folders['train']} holds one class, {names[0]}; there must be at least 2.{hint}")
+    if folders["train"] == root and (shared_names := _subfolders_in_every_class(root, names)):
+        raise UserError(
+            f"{', '.join(names)} in {root} are no classes: each holds folders {', '.join(shared_names)}. "
+            "Call the folder of images to train on train, the others val and test"
+        )
+    lists = ImageLists(names, {}, [folder.resolve().name for folder in folders.values()], other_folders=others)
     for split, folder in folders.items():
         lists.ignored += sum(path.is_file() for path in folder.glob("[!.]*"))
         lists.files[split] = []
@@ -55,18 +60,25 @@ def list_folder(root: Path) -> ImageLists:
                 raise UserError(f"{folder / name} is no class of {folders['train']}: {', '.join(names)}")
             files = files_below(folder / name)
             images = [path for path in files if path.suffix.lower() in SUFFIXES]
-            if not images and split == "train":  # elsewhere, as a class's folder that is missing
+            if not images and split == "train":  # val and test may lack a class
                 raise UserError(f"{folder / name} holds no image (of {', '.join(SUFFIXES)})")
             lists.ignored += len(files) - len(images)
             lists.files[split] += [(path, names.index(name)) for path in images]
     return lists
 
 
-def _in_all(root: Path, names: Sequence[str]) -> list[str]:
+def _subfolders_in_every_class(root: Path, names: Sequence[str]) -> list[str]:
     """The folders, at least two, that every one of a folder's folders has and that hold all of its images."""
     shared = set.intersection(*({path.name for path in (root / name).glob("[!.]*/")} for name in names))
     direct = any(path.suffix.lower() in SUFFIXES for name in names for path in (root / name).glob("[!.]*"))
     return sorted(shared) if len(shared) > 1 and not direct else []
+
+
+def _read(rows: "csv.DictReader[str]", table: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise UserError(f"{table} is no CSV file: line {rows.line_num}: {error}") from error
 
 
 def _folders_in(folder: Path, root: Path) -> list[str]:
@@ -81,7 +93,7 @@ def _folders_in(folder: Path, root: Path) -> list[str]:
     return found
 
 
-def list_table(table: Path, root: Path, file_column: str, label_column: str, split_column: str) -> ImageLists:
+def read_image_table(table: Path, root: Path, file_column: str, label_column: str, split_column: str) -> ImageLists:
     """Images that a CSV file names from the folder ``root``.
 
     Raises:
@@ -99,38 +111,43 @@ def list_table(table: Path, root: Path, file_column: str, label_column: str, spl
         if name not in columns:
             near = did_you_mean(name, columns)
             raise UserError(f"{table} has no column {name}.{near} It has {', '.join(columns)}: set data.{key}=<name>")
+    if split_column not in columns and split_column != SPLIT_COLUMN:
+        near = did_you_mean(split_column, columns)
+        raise UserError(f"{table} has no column {split_column}.{near} It has {', '.join(columns)}")
     found: dict[str, list[tuple[Path, str]]] = {}
-    faults = []
+    errors = []
     seen: dict[Path, int] = {}
-    for row in rows:
+    for row in _read(rows, table):
         name, label = ((row[column] or "").strip() for column in (file_column, label_column))
-        said = (row.get(split_column) or "").strip() if split_column in columns else "train"
-        split = next((one for one, names in SPLIT_NAMES.items() if said.lower() in names), None)
+        split_value = (row.get(split_column) or "").strip() if split_column in columns else "train"
+        split = next((one for one, names in SPLIT_NAMES.items() if split_value.lower() in names), None)
         path = root / name
         if not name or not label:
-            faults.append(f"line {rows.line_num}: its {file_column if not name else label_column} is empty")
+            errors.append(f"line {rows.line_num}: its {file_column if not name else label_column} is empty")
         elif split is None:
-            faults.append(f"line {rows.line_num}: {split_column}={said or 'nothing'} is not one of train, val, test")
+            errors.append(
+                f"line {rows.line_num}: {split_column}={split_value or 'nothing'} is not one of train, val, test"
+            )
         elif not path.is_file():
-            faults.append(f"line {rows.line_num}: there is no file {path}")
+            errors.append(f"line {rows.line_num}: there is no file {path}")
         elif path in seen:
-            faults.append(f"line {rows.line_num}: {name} stands in line {seen[path]} already")
+            errors.append(f"line {rows.line_num}: {name} stands in line {seen[path]} already")
         else:
             seen[path] = rows.line_num
             found.setdefault(split, []).append((path, label))
-    if not seen and sum("there is no file" in fault for fault in faults) > 1:
+    if not seen and sum("there is no file" in fault for fault in errors) > 1:
         raise UserError(
             f"{table}: none of its files is in {root}. Set data.root=<the folder that they are named from>"
         )
-    if faults:
-        more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
-        raise UserError(f"{table} cannot be used:\n  " + "\n  ".join(faults[:10] + more))
+    if errors:
+        more = [f"and {len(errors) - 10} more"] if len(errors) > 10 else []
+        raise UserError(f"{table} cannot be used:\n  " + "\n  ".join(errors[:10] + more))
     counts = Counter(label for _, label in found.get("train", ()))
     if len(counts) < 2:
         raise UserError(f"{table} has images to train on of {len(counts)} classes; there must be at least 2")
     if unknown := {label for files in found.values() for _, label in files} - counts.keys():
         raise UserError(f"{table} has no image to train on of {', '.join(sorted(unknown))}")
-    names = sorted(counts, key=lambda label: (0, int(label), "") if label.isdecimal() else (1, 0, label))
+    names = sorted(counts, key=lambda label: (0, int(label), label) if label.isdecimal() else (1, 0, label))
     files = {
         split: [(path, names.index(label)) for path, label in found[split]] for split in SPLIT_NAMES if split in found
     }

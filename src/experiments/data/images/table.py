@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.data.images.folder import ImageFolder
-from experiments.data.images.lists import ImageLists, list_table
+from experiments.data.images.lists import ImageLists, read_image_table
 
 
 class ImageTable(ImageFolder):
@@ -35,6 +35,6 @@ class ImageTable(ImageFolder):
         self.columns = (file_column, label_column, split_column)
         super().__init__(root=root or str(self.table.parent), **options)
 
-    def list_images(self) -> ImageLists:
+    def find_images(self) -> ImageLists:
         """The images of each split that the table names."""
-        return list_table(self.table, self.root, *self.columns)
+        return read_image_table(self.table, self.root, *self.columns)
