@@ -41,11 +41,12 @@ def git(folder, *arguments):
 
 
 def test_the_commit_and_the_diff_give_the_code_that_ran(repository, tmp_path):
+    (repository / "src" / "own" / "größe.py").write_bytes(b"a = 1\r\nb = 2\r\n")
     state, diff = git_state(repository / "src")
     git(tmp_path, "clone", str(repository), "again")
-    (tmp_path / "code.diff").write_text(diff)
+    (tmp_path / "code.diff").write_bytes(diff.encode())
     git(tmp_path / "again", "apply", str(tmp_path / "code.diff"))
-    for name in ("src/own/net.py", "src/own/new net.py", "conf/model/own.yaml", "picture.bin"):
+    for name in ("src/own/net.py", "src/own/new net.py", "src/own/größe.py", "conf/model/own.yaml", "picture.bin"):
         assert (tmp_path / "again" / name).read_bytes() == (repository / name).read_bytes(), name
     for name in (".env", "src/notes.ipynb", "scratch.py"):  # named, and no more
         assert f"?? {name}" in state["changed"]

@@ -69,11 +69,11 @@ def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
     """
 
     def git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10)
+        command = ["git", "-c", "core.quotePath=false", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, timeout=10)
         if done.returncode not in fine:
-            raise subprocess.SubprocessError(done.stderr)
-        return done.stdout
+            raise subprocess.SubprocessError(done.stderr.decode("utf-8", "replace"))
+        return done.stdout.decode("utf-8", "replace")  # with the ends of lines as they are
 
     plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--binary")
     try:
@@ -103,7 +103,9 @@ def code_change(run_dir: Path, code: Path) -> str | None:
         own = {str(path): digest for path, digest in dict(latest.get("own_code") or {}).items()}
         before = str((latest.get("git") or {}).get("commit"))
         kept = "git.diff" if latest is environment else latest.get("diff")  # a resume without changes has none
-        uncommitted = (run_dir / kept).read_text(encoding="utf-8") if kept and (run_dir / kept).exists() else ""
+        uncommitted = (
+            (run_dir / kept).read_bytes().decode("utf-8", "replace") if kept and (run_dir / kept).exists() else ""
+        )
     except (OSError, ValueError, AttributeError, TypeError):
         return None
     changed = [path for path, digest in own.items() if Path(path).is_file() and _digest(Path(path)) != digest]
@@ -126,10 +128,10 @@ def own_code(config: Any) -> dict[str, str]:
     if isinstance(target, str) and not target.startswith(INSTALLED):
         try:
             path = Path(inspect.getfile(get_object(target)))
+            if "site-packages" not in path.parts:
+                found[str(path)] = _digest(path)
         except Exception:  # what has no file, or is said to be missing elsewhere
             return found
-        if "site-packages" not in path.parts:
-            found[str(path)] = _digest(path)
     return found
 
 
