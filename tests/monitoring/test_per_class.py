@@ -42,6 +42,7 @@ def multirun(tmp_path_factory):
         train(experiments.compose(*SHORT, f"seed={seed}", f"run_dir={folder / str(seed)}"))
     with pytest.raises(UserError):
         train(experiments.compose(*SHORT, "data.limit=3", f"run_dir={folder / '2'}"))
+    (folder / "multirun.yaml").touch()  # as Hydra leaves it
     return folder
 
 
@@ -86,6 +87,8 @@ def test_a_multiruns_directory_is_the_ensemble_of_its_finished_runs(multirun, tm
     alone = evaluate([multirun / "0", multirun / "1"], accelerator="cpu")
     assert evaluate(multirun, accelerator="cpu") == alone
     assert alone != evaluate(multirun / "0", accelerator="cpu")
+    with pytest.raises(UserError, match="is no run directory"):  # of runs/<name>, whose runs are no ensemble
+        evaluate(multirun.parent, accelerator="cpu")
     write_image_folder(tmp_path, ("new",), per_class=3)
     code, printed, errors = script_here("predict", f"run={multirun}", f"images={tmp_path / 'new'}", "accelerator=cpu")
     assert code == 0, errors
