@@ -1,4 +1,4 @@
-"""Data sets as LightningDataModules over tensors in memory."""
+"""Data sets as LightningDataModules over tensors in memory or in mapped files."""
 
 from experiments.data.batches import normalize
 from experiments.data.cifar import CIFAR10

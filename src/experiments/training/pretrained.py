@@ -19,6 +19,10 @@ log = logging.getLogger(__name__)
 INITIAL_WEIGHTS = "initial_weights.pt"
 
 
+class Filled(Validated):
+    """A validated config whose null mean, std and image size are filled in: the weights need not be read again."""
+
+
 def _pretrained_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     net = config["model"].get("net")
     return net if isinstance(net, Mapping) and net.get("_target_") == PRETRAINED else {}
@@ -35,6 +39,8 @@ def fill_input_from_weights(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Weights in a plain file say nothing: their architecture's mean and std are taken.
     """
+    if isinstance(config, Filled):
+        return config
     net, data = _pretrained_config(config), config["data"]
     missing = [key for key in ("mean", "std", "image_size") if key in data and data[key] is None]
     if not missing or not net or net.get("weights", "default") in (None, "none"):
@@ -49,7 +55,7 @@ def fill_input_from_weights(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if settled := {key: found[key] for key in missing if key in found}:
         said = ", ".join(f"data.{key}={value}" for key, value in settled.items())
         log.info("as the weights of %s were trained: %s", net["name"], said)
-    return Validated({**config, "data": {**data, **settled}})
+    return Filled({**config, "data": {**data, **settled}})
 
 
 def read_initial_weights(path: Path, names: set[str]) -> dict[str, torch.Tensor]:

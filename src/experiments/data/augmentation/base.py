@@ -1,6 +1,7 @@
 """The base of all augmentations, and what they draw with."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -26,3 +27,14 @@ def uniform(rng: np.random.Generator, like: Tensor, low: float, high: float, *sh
     """Uniform numbers on the device of ``like``."""
     drawn = rng.random(shape or len(like), dtype=np.float32) * np.float32(high - low) + np.float32(low)
     return torch.from_numpy(drawn).to(like.device)
+
+
+def interval(name: str, ends: Sequence[float]) -> tuple[float, float]:
+    """The two ends of a range that amounts are drawn from.
+
+    Raises:
+        ValueError: if they are not two, the smaller one first.
+    """
+    if len(ends) != 2 or ends[0] > ends[1]:
+        raise ValueError(f"augment: {name}={list(ends)} must be two positive numbers, the smaller one first")
+    return ends[0], ends[1]

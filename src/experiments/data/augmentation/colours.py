@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as torchvision
 
-from experiments.data.augmentation.base import Augmentation, Batch, uniform
+from experiments.data.augmentation.base import Augmentation, Batch, interval, uniform
 from experiments.errors import ranges
 
 
@@ -101,9 +101,7 @@ class Blur(Augmentation):
     @ranges(sigma="list, > 0, <= 50", probability=">= 0, <= 1")
     def __init__(self, sigma: Sequence[float] = (0.1, 2.0), probability: float = 0.5) -> None:
         super().__init__()
-        if len(sigma) != 2 or sigma[0] > sigma[1]:
-            raise ValueError(f"augment: sigma={list(sigma)} must be two positive numbers, the smaller one first")
-        self.sigma, self.probability = (sigma[0], sigma[1]), probability
+        self.sigma, self.probability = interval("sigma", sigma), probability
 
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
         """Each image blurred by an amount of its own, or not."""

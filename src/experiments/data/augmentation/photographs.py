@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as torchvision
 
-from experiments.data.augmentation.base import Augmentation, Batch
+from experiments.data.augmentation.base import Augmentation, Batch, interval
 from experiments.errors import ranges
 
 ATTEMPTS = 10  # to draw a part that fits into the image, as in torchvision
@@ -27,10 +27,7 @@ class ResizedCrop(Augmentation):
     @ranges(scale="list, > 0, <= 1", ratio="list, > 0")
     def __init__(self, scale: Sequence[float] = (0.35, 1.0), ratio: Sequence[float] = (0.75, 4 / 3)) -> None:
         super().__init__()
-        for name, pair in (("scale", scale), ("ratio", ratio)):
-            if len(pair) != 2 or pair[0] > pair[1]:
-                raise ValueError(f"augment: {name}={list(pair)} must be two positive numbers, the smaller one first")
-        self.scale, self.ratio = (scale[0], scale[1]), (ratio[0], ratio[1])
+        self.scale, self.ratio = interval("scale", scale), interval("ratio", ratio)
 
     def boxes(self, images: Tensor, rng: np.random.Generator) -> Any:
         """Each image's part: (B, 4) as top, left, height and width, in pixels."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.data.augmentation.base import Augmentation, Batch, uniform
+from experiments.data.augmentation.base import Augmentation, Batch, interval, uniform
 from experiments.errors import ranges
 
 
@@ -97,9 +97,7 @@ class Affine(Warp):
         padding: str = "zeros",
     ) -> None:
         super().__init__(padding)
-        if len(scale) != 2 or scale[0] > scale[1]:
-            raise ValueError(f"augment: scale={list(scale)} must be two positive numbers, the smaller one first")
-        self.degrees, self.translate, self.scale, self.shear = degrees, translate, tuple(scale), shear
+        self.degrees, self.translate, self.scale, self.shear = degrees, translate, interval("scale", scale), shear
 
     def matrices(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """For each image, where the pixels of the result come from: (B, 2, 3), in ``grid_sample``'s units."""

@@ -22,13 +22,13 @@ from torch import Tensor
 from experiments.errors import UserError
 
 log = logging.getLogger(__name__)
-# EPS would start Ghostscript; the others are names that Pillow knows without a reader.
-# FITS unpacks gzip before anyone has looked at its size.
 # of a folder to train on; Pillow would hand some other formats to external programs, whatever the file's name says
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 SECONDS_BETWEEN_LINES = 10
 AHEAD = 512  # images that are decoded before they are stored
+# EPS would start Ghostscript; FITS unpacks gzip before anyone has looked at its size; of the others, Pillow knows the
+# names and has no reader
 _NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "FITS"}
 
 

@@ -1,7 +1,6 @@
-"""A user's own images, one folder a class, decoded once into memory."""
+"""A user's own images, one folder a class, decoded once into a mapped file."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,7 +20,6 @@ from experiments.data.splits import SPLIT_SEED, share
 from experiments.errors import UserError, ranges
 from experiments.runs.files import name_from
 
-log = logging.getLogger(__name__)
 DEFAULT_SIZE = 32  # pixels
 
 
