@@ -110,9 +110,10 @@ def graph(
 
     net.train()
     full, rest = divmod(options.images, batch_size)
-    whole, last = captured(batch_size), captured(rest) if rest else None
 
     def run() -> float:
+        # anew each time: torch frees the workspace of all graphs of a stream with any of them (issue 193402)
+        whole, last = captured(batch_size), captured(rest) if rest else None
         start_anew()
         torch.cuda.synchronize()
         started = time.perf_counter()

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from lightning import Callback
@@ -117,3 +119,16 @@ def test_every_build_of_a_config_has_the_same_weights():
     assert torch.rand(3).equal(torch_state)
     other = build(experiments.compose("trainer.accelerator=cpu", "logger=none", "seed=1")).classifier.net.state_dict()
     assert not all(value.equal(other[name]) for name, value in first.items())
+
+
+def test_convolutions_of_few_channels_get_right_gradients(tmp_path):
+    few = ("model=resnet", "model.net.channels=[4,8]", "trainer.accelerator=cpu", f"run_dir={tmp_path}")
+    net = build(experiments.compose(*few)).classifier.net
+    images, labels = torch.randn(64, 1, 8, 8), torch.arange(64) % 10
+    truth = copy.deepcopy(net).double()
+    torch.nn.functional.cross_entropy(truth(images.double()), labels).backward()
+    torch.nn.functional.cross_entropy(net(images), labels).backward()
+    for (name, one), other in zip(net.named_parameters(), truth.parameters(), strict=True):
+        assert torch.allclose(one.grad.double(), other.grad, atol=1e-4), name
+    with pytest.raises(UserError, match="channels_last=true: on CPUs, convolutions of 1 by 1"):
+        build(experiments.compose(*few, "channels_last=true"))

@@ -1,6 +1,7 @@
 """Stop on a loss that is not finite, before it reaches a checkpoint."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,13 +10,14 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from experiments.errors import UserError, ranges
+from experiments.learning.host_copies import HostCopies
 
 
 class FiniteLoss(Callback):
     """Raises UserError when a training loss, or ``val/loss``, was NaN or infinite.
 
-    Training losses stay on the device and are looked at together: every ``every_n_steps`` batches, before each
-    validation and before every checkpoint, so that none is written of a network that is lost.
+    Training losses are looked at together: every ``every_n_steps`` batches, on a GPU once they have arrived from it,
+    before each validation and before every checkpoint, so that none is written of a network that is lost.
     """
 
     handles_batch_lists = True
@@ -24,7 +26,9 @@ class FiniteLoss(Callback):
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
         self._losses: list[Tensor] = []
-        self._count = 0
+        self._count = 0  # how many of them
+        self._unseen = 0  # how many are on their way
+        self._copies = HostCopies()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -35,7 +39,7 @@ class FiniteLoss(Callback):
             self._losses.append(loss.detach().reshape(-1))
             self._count += loss.numel()
         if self._count >= self.every_n_steps:
-            self.check(trainer)
+            self.check(trainer, wait=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look before the best checkpoint is chosen."""
@@ -57,15 +61,24 @@ class FiniteLoss(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.check(trainer)
 
-    def check(self, trainer: Trainer) -> None:
-        """Raise UserError if a noted loss is not finite; forget them otherwise."""
-        if not self._losses:
-            return
-        losses, self._losses, self._count = torch.cat(self._losses), [], 0
+    def check(self, trainer: Trainer, wait: bool = True) -> None:
+        """Raise UserError if a noted loss is not finite; forget them otherwise.
+
+        Told not to wait, it leaves those that are on their way to the next time.
+        """
+        if self._losses:
+            losses = torch.cat(self._losses)
+            self._losses, self._count, self._unseen = [], 0, self._unseen + len(losses)
+            self._copies.add(losses, partial(self._look, trainer))
+        self._copies.use_arrived(wait)
+
+    def _look(self, trainer: Trainer, losses: Tensor) -> None:
+        self._unseen -= len(losses)
         wrong = (~losses.isfinite()).nonzero().flatten().tolist()
         if not wrong:
             return
-        ago = (len(losses) - 1 - wrong[0]) // trainer.accumulate_grad_batches
+        later = len(losses) - 1 - wrong[0] + self._unseen
+        ago = later // trainer.accumulate_grad_batches
         raise UserError(
             f"the training loss became {losses[wrong[0]].item()} in epoch {trainer.current_epoch + 1}, step "
             f"{trainer.global_step - 1 - ago} (found {ago} steps later). {advice(trainer, ago)}"

@@ -79,8 +79,8 @@ class Progress(TQDMProgressBar):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         elif self.train_progress_bar is not None and self.is_enabled:
             done = steps_taken(trainer.train_dataloader, batch_idx + 1)
-            self.train_progress_bar.update(done - self.train_progress_bar.n)
-            self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+            if self.train_progress_bar.update(done - self.train_progress_bar.n):  # it was drawn: for the next time
+                self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far of what is monitored."""

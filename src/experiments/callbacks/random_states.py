@@ -36,7 +36,7 @@ def restore(trainer: Trainer, module: LightningModule, state: dict[str, Any]) ->
             setattr(metric, key, value.to(metric.device))
         set_update_count(metric, values.get("updates", 0))
     version, internal, gauss = rank["python"]
-    random.setstate((version, tuple(internal), gauss))
+    random.setstate((version, tuple(map(int, internal)), gauss))
     kind, keys, position, has_gauss, cached = rank["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(rank["torch"].cpu())
@@ -48,7 +48,7 @@ def _rank_state(module: LightningModule) -> dict[str, Any]:
     version, internal, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
-        "python": (version, list(internal), gauss),
+        "python": (version, torch.tensor(internal), gauss),  # a list would be pickled number by number
         "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(module.device) if module.device.type == "cuda" else None,

@@ -22,7 +22,7 @@ from experiments.learning.lightning_internals import (
     is_validation_due,
     restore_loader_position,
 )
-from experiments.runs.checkpoint_files import rolling_files, rolling_name
+from experiments.runs.checkpoint_files import AtomicCheckpointIO, rolling_files, rolling_name
 from experiments.runs.files import remove_temporaries
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,9 @@ class RollingCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
         self._saved_time = time.monotonic()
         self._due = False
+        files = trainer.strategy.checkpoint_io
+        if isinstance(files, AtomicCheckpointIO) and trainer.world_size == 1:  # other ranks would not wait for them
+            files.write_in_background()
         if self._state:
             restore_loader_position(trainer)
             restore(trainer, pl_module, self._state)
@@ -110,6 +113,7 @@ class RollingCheckpoint(Checkpoint):
             return
         self.save(trainer)
         if stop:
+            trainer.strategy.checkpoint_io.teardown()  # wait until it is written
             raise Stopped(stop)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -119,6 +123,9 @@ class RollingCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give signals back; one that came too late for a save ends the run all the same."""
         self._restore_handlers()
+        trainer.strategy.checkpoint_io.teardown()
+        if trainer.is_global_zero:
+            self._remove_old(trainer)
         if stop := self._stop_asked(trainer):
             raise Stopped(stop)
 
@@ -126,13 +133,13 @@ class RollingCheckpoint(Checkpoint):
         self._restore_handlers()
 
     def save(self, trainer: Trainer) -> None:
-        """Write a checkpoint, then remove all but the last ``keep`` up to this step."""
+        """Remove all but the last ``keep`` up to this step, then write one more, perhaps in the background."""
         step = trainer.global_step
+        if trainer.is_global_zero:
+            self._remove_old(trainer)
         trainer.save_checkpoint(self.dirpath / rolling_name(trainer.current_epoch, step), weights_only=False)
         self._due = False
         self._saved_step, self._saved_time = step, time.monotonic()
-        if trainer.is_global_zero:
-            self._remove_old(trainer)
 
     def _remove_old(self, trainer: Trainer) -> None:
         for path in [path for at, path in rolling_files(self.dirpath) if at <= trainer.global_step][self.keep :]:

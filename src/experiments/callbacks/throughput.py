@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -51,7 +52,7 @@ class Throughput(Callback):
         self.seconds = 0.0
         self._total = _Lap()
         self._epoch = _Lap()
-        self._paused = 0.0
+        self._paused: float | None = None
 
     @property
     def rates(self) -> dict[str, float]:
@@ -75,6 +76,7 @@ class Throughput(Callback):
         """A resumed run starts inside an epoch."""
         if math.isnan(self._started):
             self._start_lap(trainer)
+        self._leave_pause_out()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -82,13 +84,12 @@ class Throughput(Callback):
         self._epoch.images += as_batch_list(batch).num_images * trainer.world_size  # ranks have equally many
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _finish_steps(trainer)
         self._paused = time.perf_counter()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave validation out."""
-        self._epoch.seconds -= time.perf_counter() - self._paused
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._leave_pause_out()
+        _finish_steps(trainer)
         lap = self._epoch
         lap.seconds += time.perf_counter()
         lap.steps += trainer.global_step
@@ -101,6 +102,12 @@ class Throughput(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds = self._before + self._elapsed
 
+    def _leave_pause_out(self) -> None:
+        """Leave out a validation that is over, with what follows it: checkpoints, pictures."""
+        if self._paused is not None:
+            self._epoch.seconds -= time.perf_counter() - self._paused
+        self._paused = None
+
     @property
     def _elapsed(self) -> float:
         return 0.0 if math.isnan(self._started) else time.perf_counter() - self._started
@@ -109,6 +116,12 @@ class Throughput(Callback):
         if math.isnan(self._started):
             self._started = time.perf_counter()
         self._epoch = _Lap(seconds=-time.perf_counter(), steps=-trainer.global_step, waited=-_waited(trainer))
+
+
+def _finish_steps(trainer: Trainer) -> None:
+    """Wait for what a GPU has not done yet."""
+    if trainer.strategy.root_device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _waited(trainer: Trainer) -> float:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,6 +38,23 @@ def steps_taken(loader: Any, count: int) -> int:
     """How many optimizer steps the first ``count`` of what a loader yields in an epoch are."""
     several = getattr(loader, "batches_per_list", 1)
     return min(count * several, steps_per_epoch(loader) or count)
+
+
+class AutoSteps(NamedTuple):
+    """What ``steps_per_execution=auto`` keeps to: Lightning costs little then, and an epoch has moments to save."""
+
+    most: int
+    lists_per_epoch: int
+    most_bytes: int
+
+    def choose(self, batches: int, batch_bytes: int) -> int:
+        """How many steps, of an epoch of so many batches of images that take so many bytes."""
+        return max(1, min(self.most, self.most_bytes // batch_bytes, batches // self.lists_per_epoch))
+
+
+AUTO_STEPS = AutoSteps(32, 4, 2**25)
+# A step takes a fraction of the time: Lightning's share would show.
+AUTO_STEPS_OF_GRAPHS = AutoSteps(128, 2, 2**27)
 
 
 class ShuffledBatches(Sampler[Tensor]):

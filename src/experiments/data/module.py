@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from experiments.data.augmentation.base import Augmentation
 from experiments.data.augmentation.warps import augmented
 from experiments.data.batches import (
+    AUTO_STEPS,
     Batch,
     BatchList,
     Clock,
@@ -32,9 +33,6 @@ from experiments.data.splits import SPLIT_SEED, Split, labels_of, limited, part_
 from experiments.errors import UserError, ranges
 
 log = logging.getLogger(__name__)
-
-# What steps_per_execution chooses by itself: Lightning costs little by then, and an epoch still has moments to save.
-MAX_STEPS, MIN_EXECUTIONS, MAX_BYTES = 32, 4, 2**25
 
 
 class ImageDataModule(LightningDataModule):
@@ -102,6 +100,7 @@ class ImageDataModule(LightningDataModule):
         self.splits: dict[str, Split] = {}
         self.waiting = Clock()  # how long training waited for its batches
         self.steps_per_execution: int | None = 1  # None: chosen when the number of batches is known
+        self.auto_steps = AUTO_STEPS
 
     @property
     def num_classes(self) -> int:
@@ -178,7 +177,7 @@ class ImageDataModule(LightningDataModule):
         batches = math.ceil((share - alone) / self.batch_size)
         if self.steps_per_execution is None:
             batch_bytes = 4 * self.batch_size * math.prod(self.image_shape)
-            self.steps_per_execution = max(1, min(MAX_STEPS, MAX_BYTES // batch_bytes, batches // MIN_EXECUTIONS))
+            self.steps_per_execution = self.auto_steps.choose(batches, batch_bytes)
         fetched = self.batch_size * self.steps_per_execution
         sampler = ShuffledBatches(size, fetched, self.seed, *self._ranks(), self._sample_weights(), alone)
         loader = self.loader("train", sampler)
@@ -221,13 +220,15 @@ class ImageDataModule(LightningDataModule):
         several = self.steps_per_execution or 1
         first = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * several  # Lightning counts on after this hook
         with self.waiting:
-            parts = zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
-            batches = [self._train_batch(*part, position) for position, part in enumerate(parts, first)]
+            if not self.augment:  # all together: fewer kernels for a GPU
+                images, labels = self._normalized(images), self._converted(labels)
+            batches = list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
+            if self.augment:
+                batches = [self._train_batch(*part, position) for position, part in enumerate(batches, first)]
         return BatchList(batches) if several > 1 else batches[0]
 
     def _train_batch(self, images: Tensor, labels: Tensor, position: int) -> Batch:
-        if self.augment and self.trainer:
-            images, labels = self.augmented(images, labels, self.trainer.current_epoch, position)
+        images, labels = self.augmented(images, labels, self.trainer.current_epoch, position)  # type: ignore[union-attr]
         return self._normalized(images), self._converted(labels)
 
     def augmented(self, images: Tensor, labels: Tensor, epoch: int, position: int) -> Batch:

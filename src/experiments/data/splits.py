@@ -99,6 +99,15 @@ def labels_of(split: Split) -> Tensor:
     return split.labels if isinstance(split, MappedSplit) else split.tensors[1]
 
 
+class ResidentSplit(TensorDataset):
+    """A split on a GPU, which gets indices from the CPU without making Python wait for what it is at."""
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
+        if isinstance(index, Tensor) and not index.is_cuda:
+            index = index.pin_memory().to(self.tensors[0].device, non_blocking=True)
+        return super().__getitem__(index)
+
+
 def resident(split: Split, device: torch.device) -> Split:
     """The split on the accelerator, where it takes no more than half of the free memory; else as it is."""
     if device.type == "cuda":
@@ -110,4 +119,5 @@ def resident(split: Split, device: torch.device) -> Split:
     first = split[torch.arange(1)]
     if sum(tensor.nbytes for tensor in first) * len(split) > free / 2:
         return split
-    return TensorDataset(*(tensor.to(device) for tensor in split.tensors))
+    kind = ResidentSplit if device.type == "cuda" else TensorDataset
+    return kind(*(tensor.to(device) for tensor in split.tensors))

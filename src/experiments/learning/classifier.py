@@ -1,11 +1,12 @@
 """The LightningModule: loss, metrics and optimizer around any network that gives logits."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
@@ -16,17 +17,15 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from experiments.data.batches import as_batch_list
 from experiments.errors import UserError
-from experiments.learning.lightning_internals import (
-    call_before_optimizer_step,
-    count_logged_steps,
-    count_optimizer_step,
-    is_accumulating,
-)
+from experiments.learning.cuda_graphs import StepGraphs, can_read_rates
+from experiments.learning.host_copies import HostCopies
+from experiments.learning.lightning_internals import is_accumulating
 from experiments.learning.losses import measured, require_single_labels
 from experiments.learning.metrics import MeanLoss, at_least_32_bits, own_metrics, single_number
 from experiments.learning.optimizers import make_optimizer
 from experiments.learning.param_groups import ParamGroup
 from experiments.learning.schedulers import planned_schedule
+from experiments.learning.steps import Taken, take_step, take_steps
 
 STAGES = ("train", "val", "test")
 Batch = tuple[Tensor, Tensor]
@@ -79,12 +78,16 @@ class Classifier(LightningModule):
             raise ValueError(f"metrics.{taken.pop()} is there already: give the further metric another name")
         self.metrics = nn.ModuleDict()
         for stage in STAGES:
-            own = {"loss": MeanLoss(), "accuracy": MulticlassAccuracy(num_classes, average="micro")}
+            accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)  # a GPU would wait
+            own = {"loss": MeanLoss(), "accuracy": accuracy}
             further = {} if stage == "train" else own_metrics(extra, num_classes)
             # A ModuleDict cannot have the key "train": that is a method of every module.
             self.metrics[f"{stage}/"] = nn.ModuleDict({**own, **further})
-        self._taken: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, logits and labels of a list's first steps
+        self.cuda_graphs = False  # whether steps of lists are to be replayed as such
+        self._graphs: StepGraphs | None = None
+        self._taken: list[Taken] = []  # the first steps of a list
         self._loss_step: Tensor | None = None  # for the progress bar
+        self._to_log = HostCopies()
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (batch, C, H, W) -> logits (batch, num_classes)."""
@@ -134,15 +137,16 @@ class Classifier(LightningModule):
         if 0 < room < len(batches):
             del batches[room:]
         if before := batches[:-1]:
-            self._take_steps(before, batch_idx)
+            self._taken = take_steps(self, before, self._graphs, batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Return the loss of a batch; of a list, the last one's, beside the losses of all."""
         step = self.trainer.global_step
         last = as_batch_list(batch)[-1]
         loss, logits = self.step(last)
-        if self._is_logged(step) and not is_accumulating(self.trainer):
-            self._log_step(step, loss)
+        self._to_log.use_arrived()
+        if not self.steps_until_logged(step) and not is_accumulating(self.trainer):
+            self.log_step(step, loss)
         if self._loss_step is not None:
             self.log("train/loss_step", self._loss_step, prog_bar=True, logger=False)
             self._loss_step = None
@@ -150,41 +154,22 @@ class Classifier(LightningModule):
         if not before:
             self.count("train", loss, logits, last[1])
             return loss
-        losses, all_logits, labels = zip(*before, (loss.detach(), logits.detach(), last[1]), strict=True)
-        stacked, all_labels = at_least_32_bits(torch.stack(losses)), torch.cat(labels)
+        parts = zip(*before, (loss.detach().reshape(1), logits.detach(), last[1]), strict=True)
+        losses, all_logits, labels = (torch.cat(part) for part in parts)
+        losses = at_least_32_bits(losses)
         # all batches but the last are equally large
-        total = stacked[:-1].sum() * len(labels[0]) + stacked[-1] * len(labels[-1])
-        self.count("train", total / len(all_labels), torch.cat(all_logits), all_labels)
-        return {"loss": loss, "losses": stacked}
+        batch_size = (len(labels) - len(last[1])) // (len(losses) - 1)
+        total = losses[:-1].sum() * batch_size + losses[-1] * len(last[1])
+        self.count("train", total / len(labels), all_logits, labels)
+        return {"loss": loss, "losses": losses}
 
-    def _take_steps(self, batches: list[Batch], batch_idx: int) -> None:
-        """Optimizer steps without Lightning's hooks around them, counted as Lightning counts them."""
-        trainer = self.trainer
+    def on_train_start(self) -> None:
+        """Prepare graphs on a GPU, or let it round its rates as they would."""
         optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, Optimizer)
-        schedules = [plan.scheduler for plan in trainer.lr_scheduler_configs if plan.interval == "step"]
-        averages = [average for average in trainer.callbacks if isinstance(average, WeightAveraging)]  # type: ignore[attr-defined]
-        for step, batch in enumerate(batches, trainer.global_step):
-            with trainer.precision_plugin.train_step_context():
-                loss, logits = self.step(batch)
-            optimizer.zero_grad()
-            loss.backward()
-            if self._is_logged(step):
-                self._log_step(step, loss)
-                # callbacks that look at gradients now and then find them here too
-                call_before_optimizer_step(trainer, optimizer)
-            if trainer.gradient_clip_val is not None:
-                self.configure_gradient_clipping(
-                    optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
-                )
-            optimizer.step()
-            count_optimizer_step(trainer)
-            for schedule in schedules:
-                schedule.step()
-            for average in averages:
-                average.on_train_batch_end(trainer, self, None, batch, batch_idx)
-            self._taken.append((loss.detach(), logits.detach(), batch[1]))
-        count_logged_steps(trainer, len(batches))
+        self._graphs = None
+        if self.device.type == "cuda" and isinstance(optimizer, Optimizer) and can_read_rates(optimizer):
+            take = partial(take_step, self, optimizer)
+            self._graphs = StepGraphs([self.net, self.loss], optimizer, take, self.cuda_graphs)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Where ``max_steps`` ends the run inside an epoch, let Lightning validate once more."""
@@ -193,6 +178,9 @@ class Classifier(LightningModule):
 
     def on_train_end(self) -> None:
         """Take it back: Lightning would not start the next fit of this Trainer, such as a tuner's trials are."""
+        if self._graphs:
+            self._graphs.close()
+        self._graphs = None
         if 0 <= self.trainer.max_steps <= self.trainer.global_step:
             self.trainer.should_stop = False
 
@@ -207,14 +195,23 @@ class Classifier(LightningModule):
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def _is_logged(self, step: int) -> bool:
+    def steps_until_logged(self, step: int) -> int:
+        """How many steps come before the next one that is logged; 0 if this one is."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every > 0 and (step + 1) % every == 0
+        return every - 1 - step % every if every > 0 else sys.maxsize
 
-    def _log_step(self, step: int, loss: Tensor) -> None:
+    def log_step(self, step: int, loss: Tensor) -> None:
+        """Log the loss of a step, once it is there to be read."""
         self._loss_step = loss.detach()
+        self._to_log.add(self._loss_step, partial(self._log_loss, step))
+
+    def _log_loss(self, step: int, loss: Tensor) -> None:
         for logger in self.loggers:
-            logger.log_metrics({"train/loss_step": self._loss_step.item()}, step=step)
+            logger.log_metrics({"train/loss_step": loss.item()}, step=step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Log what is left: a resumed run would not log it again."""
+        self._to_log.use_arrived(wait=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one validation batch."""
@@ -231,6 +228,7 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log ``train/*``."""
+        self._to_log.use_arrived(wait=True)
         self.log_epoch("train")
 
     def on_validation_epoch_end(self) -> None:

@@ -1,15 +1,18 @@
 """Curves beside loss and accuracy, over optimizer steps, and which of them share a chart."""
 
 import time
+from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from experiments.errors import ranges
+from experiments.learning.host_copies import HostCopies
 from experiments.monitoring.loggers.log import log_values
 
 
@@ -40,10 +43,14 @@ class GradientNorm(Callback):
 
     handles_batch_lists = True
 
+    def __init__(self) -> None:
+        self._to_log = HostCopies()
+
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """``gradient_norm``."""
         if not _is_due(trainer) or not trainer.loggers:
             return
+        self._to_log.use_arrived()
         gradients = [
             parameter.grad
             for group in optimizer.param_groups
@@ -51,7 +58,19 @@ class GradientNorm(Callback):
             if parameter.grad is not None
         ]
         if gradients:
-            log_values(trainer.loggers, {"gradient_norm": float(get_total_norm(gradients))}, trainer.global_step)
+            step = trainer.global_step
+
+            def log_norm(norm: Tensor) -> None:
+                log_values(trainer.loggers, {"gradient_norm": norm.item()}, step)
+
+            self._to_log.add(get_total_norm(gradients), log_norm)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Log what is left: a resumed run would not log it again."""
+        self._to_log.use_arrived(wait=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._to_log.use_arrived(wait=True)
 
 
 class EpochSeconds(Callback):

@@ -8,6 +8,8 @@ import io
 import logging
 import re
 import zipfile
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,22 +55,47 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written atomically and durably, and read without running code.
 
     ``moved`` names the folder a run lay in and the one it lies in now, for the paths that callbacks keep.
+
+    From ``write_in_background`` to ``teardown``, training goes on while a file is written: what a save refuses is
+    raised by a later one, or by ``teardown``.
     """
 
     def __init__(self, moved: tuple[str, str] | None = None) -> None:
         super().__init__()
         self.moved = moved
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: deque[Future[None]] = deque()
+
+    def write_in_background(self) -> None:
+        """Leave it to a thread to wait for the disk."""
+        self._writer = self._writer or ThreadPoolExecutor(max_workers=1)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside the target, flush to the disk, then rename."""
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        write_atomically(Path(path), buffer.getbuffer())
+        if self._writer is None:
+            write_atomically(Path(path), buffer.getbuffer())
+            return
+        self._finish(all_but=1)
+        self._writing.append(self._writer.submit(write_atomically, Path(path), buffer.getbuffer()))
+
+    def _finish(self, all_but: int = 0) -> None:
+        while len(self._writing) > all_but:
+            self._writing.popleft().result()
+
+    def teardown(self) -> None:
+        """Wait until all is written."""
+        if self._writer is not None:
+            self._writer.shutdown()
+        self._writer = None
+        self._finish()
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Read with ``weights_only``, whatever was asked for."""
+        self._finish()
         content = read_checkpoint(path, map_location)
         if self.moved is not None and "callbacks" in content:
             content["callbacks"] = relocate_paths(content["callbacks"], *self.moved)

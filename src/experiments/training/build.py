@@ -21,7 +21,6 @@ from experiments.callbacks import Freeze, Progress
 from experiments.callbacks.averaging import kept_average
 from experiments.config.checks.check import validated
 from experiments.config.hydra_internals import instantiate
-from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.monitoring.loggers.record import MetricsRecord
 from experiments.runs.allowed_classes import PRETRAINED, without_pretrained_weights
@@ -36,7 +35,7 @@ from experiments.training.pretrained import (
     weights_file,
 )
 from experiments.training.process import prepare_process
-from experiments.training.steps_per_execution import steps_per_execution
+from experiments.training.steps_per_execution import set_up_lists
 
 Config = Mapping[str, Any]
 REFUSALS = (
@@ -243,7 +242,5 @@ def build(config: Config, moved_from: str | None = None) -> Experiment:
         compile_in_place(classifier)
     trainer = build_trainer(config, moved_from)
     use_channels_last(classifier, config["channels_last"], trainer.strategy.root_device)
-    several = steps_per_execution(config["steps_per_execution"], data, classifier, trainer)
-    if isinstance(data, ImageDataModule):
-        data.steps_per_execution = several
+    set_up_lists(config["steps_per_execution"], config["cuda_graphs"], data, classifier, trainer)
     return Experiment(data, classifier, trainer)

@@ -41,8 +41,24 @@ def use_channels_last(module: LightningModule, asked: bool | str, device: torch.
     """Let 2-d convolutions work on images whose channels lie together, which CPUs do faster; ``auto`` is there alone.
 
     The weights are the same to the last digits: sums are taken in another order.
+
+    Raises:
+        UserError: if that was asked for where oneDNN would write beyond its memory; ``auto`` leaves it out there.
     """
-    if asked is True or (asked == "auto" and device.type == "cpu"):
-        for part in module.modules():
-            if isinstance(part, nn.Conv2d):
-                part.to(memory_format=torch.channels_last)
+    if not (asked is True or (asked == "auto" and device.type == "cpu")):
+        return
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    if device.type == "cpu" and any(_overruns_memory(part) for part in convolutions):
+        if asked is True:
+            raise UserError(
+                "channels_last=true: on CPUs, convolutions of 1 by 1 with a stride, and with fewer than 16 channels, "
+                "get wrong gradients from it (oneDNN issue 6035). Use more channels, or leave it out"
+            )
+        return
+    for part in convolutions:
+        part.to(memory_format=torch.channels_last)
+
+
+def _overruns_memory(convolution: nn.Conv2d) -> bool:
+    """Whether oneDNN (3.12) fails at its gradient: with fewer than 8 channels, or 16 where there is AVX-512."""
+    return convolution.kernel_size == (1, 1) and max(convolution.stride) > 1 and convolution.in_channels < 16

@@ -1,6 +1,7 @@
-"""Decide how many optimizer steps Lightning handles as one batch."""
+"""Decide how many optimizer steps Lightning handles as one batch, and whether they are replayed as CUDA graphs."""
 
 import inspect
+import logging
 
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -17,10 +18,12 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from torch.optim import Optimizer
 
 from experiments.data import ImageDataModule
+from experiments.data.batches import AUTO_STEPS, AUTO_STEPS_OF_GRAPHS
 from experiments.errors import UserError
 from experiments.learning.classifier import Classifier
 from experiments.learning.lightning_internals import saves_by_steps
 
+log = logging.getLogger(__name__)
 BATCH_HOOKS = (
     "on_train_batch_start",
     "on_train_batch_end",
@@ -35,8 +38,28 @@ BATCH_HOOKS = (
 INDIFFERENT = (ModelCheckpoint, ProgressBar, Timer, WeightAveraging)
 
 
+# Packages whose networks decide nothing in Python that differs from step to step.
+SAME_IN_EVERY_STEP = ("experiments", "timm", "torch", "torchvision")
+
 # They reach into Lightning's loop, or change what it is fed, without a hook for batches.
 INTERFERING = (BatchSizeFinder, GradientAccumulationScheduler, StochasticWeightAveraging)
+
+
+def set_up_lists(
+    steps: int | str, graphs: bool | str, data: LightningDataModule, module: LightningModule, trainer: Trainer
+) -> None:
+    """Tell data and module how many optimizer steps Lightning handles as one batch, and whether as CUDA graphs.
+
+    Raises:
+        UserError: if something was asked for that does not go with something else.
+    """
+    several = steps_per_execution(steps, data, module, trainer)
+    replayed = uses_cuda_graphs(graphs, several, module, trainer)
+    if isinstance(data, ImageDataModule):
+        data.steps_per_execution = several
+        data.auto_steps = AUTO_STEPS_OF_GRAPHS if replayed else AUTO_STEPS
+    if isinstance(module, Classifier):
+        module.cuda_graphs = replayed
 
 
 def steps_per_execution(
@@ -77,6 +100,33 @@ def reasons_for_single_steps(data: LightningDataModule, module: LightningModule,
     }
     watchers = [f"the callback {type(one).__name__}" for one in trainer.callbacks if _watches_steps(one)]  # type: ignore[attr-defined]
     return [name for name, applies in conditions.items() if applies] + watchers
+
+
+def uses_cuda_graphs(asked: bool | str, several: int | None, module: LightningModule, trainer: Trainer) -> bool:
+    """Whether the steps of a list are replayed as CUDA graphs.
+
+    Raises:
+        UserError: if that was asked for, and cannot be.
+    """
+    device = trainer.strategy.root_device
+    if asked is True and device.type != "cuda":
+        raise UserError(f"cuda_graphs=true needs an NVIDIA GPU, and this run is on {device}: leave it out")
+    if asked is True and several == 1:
+        raise UserError(
+            "cuda_graphs=true needs lists of steps: leave out what steps_per_execution=2 does not go with"
+        )
+    if asked != "auto" or several == 1 or device.type != "cuda":
+        return asked is True
+    assert isinstance(module, Classifier)  # or its steps would be single ones
+    if own := sorted(own_classes(module)):
+        log.info("%s: with cuda_graphs=true it trains faster, if it does the same in every step", ", ".join(own))
+    return not own
+
+
+def own_classes(module: Classifier) -> set[str]:
+    """Names of the classes that network and loss are made of and that come from elsewhere than known libraries."""
+    classes = {type(part) for own in (module.net, module.loss) for part in own.modules()}
+    return {each.__qualname__ for each in classes if each.__module__.partition(".")[0] not in SAME_IN_EVERY_STEP}
 
 
 def _is_all(limit: float | None) -> bool:

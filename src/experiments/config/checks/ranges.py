@@ -43,6 +43,7 @@ RULES: dict[str, Rule | tuple[Callable[[Any], bool], str]] = {
     "seed": "whole, >= 0, <= 4294967295",
     "steps_per_execution": "whole, >= 1, or auto",
     "channels_last": ("auto", True, False),
+    "cuda_graphs": ("auto", True, False),
     "deterministic": ("warn", True, False),
     "matmul_precision": MATMUL_PRECISIONS,
     "mode": ("min", "max"),
@@ -145,6 +146,7 @@ ALSO = {
     "fast_dev_run": ("number",),
     "deterministic": ("text",),
     "channels_last": ("switch",),
+    "cuda_graphs": ("switch",),
 }
 
 

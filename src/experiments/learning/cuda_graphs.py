@@ -1,0 +1,241 @@
+"""Take optimizer steps as CUDA graphs: at small sizes, a GPU waits for Python between its kernels."""
+
+import logging
+import random
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+log = logging.getLogger(__name__)
+Batch = tuple[Tensor, Tensor]
+Step = Callable[[Batch], tuple[Tensor, Tensor]]  # takes an optimizer step, gives the mean loss and the logits
+
+LENGTHS = (8, 1)  # steps of a graph: long ones cost less a step, and any number can be made of both
+WARM_UP = 3  # steps before a capture, in which libraries and the optimizer allocate what they keep
+
+
+def can_read_rates(optimizer: Optimizer) -> bool:
+    """Whether an optimizer reads its learning rates from the GPU's memory where they are tensors."""
+    return all(
+        (group.get("fused") or group.get("capturable")) and isinstance(group["lr"], float)
+        for group in optimizer.param_groups
+    )
+
+
+class _Graph(NamedTuple):
+    """A captured graph, and the tensors that it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    images: Tensor  # (steps * batch, C, H, W)
+    labels: Tensor
+    rates: Tensor  # (steps, parameter groups)
+    losses: Tensor  # (steps,)
+    logits: Tensor  # (steps * batch, num_classes)
+
+
+class StepGraphs:
+    """Captures an optimizer step once it has been taken a few times, and replays it while nothing else changes.
+
+    Learning rates are read from a tensor, so schedules go on as ever; all else that Python decides must stay the
+    same. Where it is seen to change (layers that thaw, another dropout), the step is captured anew. Where it cannot
+    be captured, that is said once, and steps are taken one by one.
+
+    Rates are rounded to 32 bits, as graphs read them, in every step of the optimizer: with graphs and without, the
+    weights are the same bits.
+
+    Args:
+        modules: the network and the loss.
+        optimizer: one that ``can_read_rates``.
+        take: an optimizer step of a batch.
+        wanted: false to round the rates alone.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], optimizer: Optimizer, take: Step, wanted: bool) -> None:
+        self.modules = modules
+        self.optimizer = optimizer
+        self.take = take
+        self.useless = not wanted
+        self._graphs: dict[int, _Graph] = {}
+        self._state: Any = None  # what a step took for granted when it was first taken
+        self._places: list[int] = []  # of the optimizer's own tensors, when the step was captured
+        self._warm = 0
+        self._stream = torch.cuda.Stream()
+        self._read_rates: Tensor | None = None  # by the step that is captured
+        self._rates: list[float] = []  # what the step at hand was given
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._round_rates),
+            optimizer.register_step_post_hook(self._restore_rates),
+        ]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of the module captures its own steps."""
+
+    def close(self) -> None:
+        """Give the graphs' memory back, and leave the optimizer as it was."""
+        self.useless, self._graphs = True, {}
+        for hook in self._hooks:
+            hook.remove()
+
+    def start_list(self, batch: Batch) -> None:
+        """Begin a list of batches like this one; forget the graphs if what they take for granted has changed."""
+        if self.useless:
+            return
+        state = self._seen_state(batch)
+        if state != self._state or (self._graphs and self._places != self._seen_places()):
+            self._state, self._graphs, self._warm = state, {}, 0
+
+    def are_ready(self, batch: Batch) -> bool:
+        """Whether the next step can be replayed; captures it when it has been taken often enough."""
+        if self.useless or self._warm < WARM_UP:
+            return False
+        if not self.same_settings():
+            self._give_up("the schedule changes more than the learning rate")
+        elif not self._graphs:
+            self._capture(batch)
+        return not self.useless
+
+    def same_settings(self) -> bool:
+        """Whether the optimizer's settings, but for its rates, are those that were captured."""
+        return self._state[0] == self._seen_settings()
+
+    def warm_up(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """A step without a graph; the first ones run where a capture will, and the last of them is watched."""
+        if self.useless or self._warm >= WARM_UP:
+            return self.take(batch)
+        self._warm += 1
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            taken = self._watched(batch) if self._warm == WARM_UP else self.take(batch)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return taken
+
+    def replay(self, batches: Sequence[Batch], rates: Sequence[Sequence[float]]) -> list[tuple[Tensor, Tensor]]:
+        """Take a step for each batch, at its learning rates; return the losses and logits of some at a time."""
+        taken = []
+        while batches:
+            length = next(length for length in LENGTHS if length <= len(batches))
+            graph = self._graphs[length]
+            torch.cat([images for images, _ in batches[:length]], out=graph.images)
+            torch.cat([labels for _, labels in batches[:length]], out=graph.labels)
+            graph.rates.copy_(torch.tensor(rates[:length]).pin_memory(), non_blocking=True)
+            graph.graph.replay()
+            taken.append((graph.losses.clone(), graph.logits.clone()))
+            batches, rates = batches[length:], rates[length:]
+        return taken
+
+    def _capture(self, batch: Batch) -> None:
+        if why := self._reason_against(batch):
+            self._give_up(why)
+            return
+        groups = self.optimizer.param_groups
+        before = [dict(group) for group in groups]
+        generator = torch.cuda.default_generators[batch[0].device.index]
+        chance = generator.clone_state()
+        pool = torch.cuda.graph_pool_handle()  # for both: their results are copied before the other's next replay
+        try:
+            for group in groups:
+                if "capturable" in group:  # torch asks for it, fused or not
+                    group["capturable"] = True
+            self._graphs = {length: self._captured([batch] * length, pool) for length in LENGTHS}
+        except RuntimeError as error:
+            self._give_up(str(error).splitlines()[0])
+            generator.graphsafe_set_state(chance)  # the other one believes that the capture goes on
+        finally:
+            self._read_rates = None
+            for group, settings in zip(groups, before, strict=True):
+                group.update(settings)
+            self.optimizer.zero_grad()  # gradients that lie in the graphs' memory
+        self._places = self._seen_places()
+
+    def _reason_against(self, batch: Batch) -> str | None:
+        if self._seen_state(batch) != self._state:
+            return "the network changes its own attributes in every step"
+        if any(part._forward_hooks or part._forward_pre_hooks for part in self._parts()):
+            return "the network has hooks, which would not be called"
+        used = torch.cuda.memory_allocated()
+        step = torch.cuda.max_memory_allocated() - used
+        if torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - used < 2 * step:
+            return "they need the memory of a step once more"
+        return None
+
+    def _captured(self, batches: Sequence[Batch], pool: Any) -> _Graph:
+        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        rates = torch.zeros(len(batches), len(self.optimizer.param_groups), device=images.device)
+        graph = torch.cuda.CUDAGraph()
+        self.optimizer.zero_grad()
+        with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+            taken = []
+            parts = zip(images.chunk(len(batches)), labels.chunk(len(batches)), rates, strict=True)
+            for some_images, some_labels, self._read_rates in parts:
+                taken.append(self.take((some_images, some_labels)))
+            losses, logits = torch.stack([loss for loss, _ in taken]), torch.cat([logits for _, logits in taken])
+        return _Graph(graph, images, labels, rates, losses, logits)
+
+    def _watched(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Take a step; give up if Python decides in it by values or by chance, which a graph would not repeat."""
+        before = _host_random_states()
+        mode = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                taken = self.take(batch)
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+        if any("synchronizing CUDA operation" in str(warning.message) for warning in caught):
+            self._give_up("the step reads values from the GPU")
+        elif _host_random_states() != before:
+            self._give_up("the step draws random numbers on the CPU")
+        return taken
+
+    def _give_up(self, why: str) -> None:
+        log.info("steps are taken without CUDA graphs: %s", why)
+        self.useless, self._graphs = True, {}
+
+    def _round_rates(self, optimizer: Optimizer, *_: Any) -> None:
+        self._rates = [group["lr"] for group in optimizer.param_groups]
+        for number, group in enumerate(optimizer.param_groups):
+            group["lr"] = float(np.float32(group["lr"])) if self._read_rates is None else self._read_rates[number]
+
+    def _restore_rates(self, optimizer: Optimizer, *_: Any) -> None:
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+
+    def _parts(self) -> list[nn.Module]:
+        return [part for module in self.modules for part in module.modules()]
+
+    def _seen_state(self, batch: Batch) -> Any:
+        """What a step takes for granted: settings, shapes, where weights lie, what modules are set to."""
+        tensors = [tensor for module in self.modules for tensor in (*module.parameters(), *module.buffers())]
+        return (
+            self._seen_settings(),
+            [(part.shape, part.dtype) for part in batch],
+            [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
+            [
+                {key: value for key, value in vars(part).items() if isinstance(value, (bool, int, float, str))}
+                for part in self._parts()
+            ],
+        )
+
+    def _seen_settings(self) -> Any:
+        return [
+            {key: value for key, value in group.items() if key not in ("params", "lr")}
+            for group in self.optimizer.param_groups
+        ]
+
+    def _seen_places(self) -> list[int]:
+        held = [value for values in self.optimizer.state.values() for value in values.values()]
+        return [value.data_ptr() for value in held if isinstance(value, Tensor)]
+
+
+def _host_random_states() -> Any:
+    return (
+        random.getstate(),
+        repr(np.random.get_state(legacy=False)["state"]),
+        torch.get_rng_state().numpy().tobytes(),
+    )
