@@ -1,5 +1,7 @@
 """Steps that are replayed as CUDA graphs give the weights of steps that are taken one by one, bit for bit."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -60,6 +62,26 @@ def test_every_network_with_chance_and_averages(run, replayed, net):
 )  # fmt: skip
 def test_optimizers_schedules_precisions_and_what_thaws(run, replayed, options):
     assert_same_with_and_without(run, replayed, *options)
+
+
+def test_what_is_logged_is_there_of_every_step(run):
+    rows = []
+    for graphs in ("true", "false"):
+        options = (*LISTS, f"cuda_graphs={graphs}", "model=mlp", "logger=csv", "trainer.log_every_n_steps=5")
+        folder, _ = run(*options, name=graphs)
+        found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        rows.append(
+            {
+                (row["step"], name): value
+                for row in found
+                for name, value in row["metrics"].items()
+                if not name.startswith(("throughput/", "epoch_seconds"))
+            }
+        )
+    assert rows[0] == rows[1]
+    steps = [step for step, name in rows[0] if name == "train/loss_step"]
+    assert steps == list(range(4, max(steps) + 1, 5))
+    assert [step for step, name in rows[0] if name == "gradient_norm"] == steps
 
 
 class Reads(MLP):

@@ -3,6 +3,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from experiments.data import Digits
 from experiments.errors import UserError
 from experiments.learning.classifier import Classifier
 from experiments.nets import CNN
+from experiments.runs.checkpoint_files import AtomicCheckpointIO
 from experiments.runs.files import write_atomically
 from experiments.training.build import build
 from experiments.training.run import fit_and_test
@@ -81,6 +83,36 @@ def test_a_failed_write_leaves_the_file_before_and_no_temporary(tmp_path, monkey
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(UserError, match=r"x.ckpt cannot be written"):
         write_atomically(path / "x.ckpt", b"below a file")
+
+
+def test_training_does_not_wait_for_the_disk_but_loading_and_the_end_do(tmp_path, monkeypatch):
+    may_write = Event()
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: may_write.wait(60) and flush(file))
+    files = AtomicCheckpointIO()
+    files.write_in_background()
+    weights = torch.zeros(3)
+    for step in (1, 2):
+        weights.fill_(step)
+        files.save_checkpoint({"state_dict": {"weight": weights}}, tmp_path / f"{step}.ckpt")
+    weights.fill_(3)
+    assert not list(tmp_path.glob("*.ckpt"))
+    may_write.set()
+    assert files.load_checkpoint(tmp_path / "2.ckpt")["state_dict"]["weight"].tolist() == [2, 2, 2]
+    files.save_checkpoint({"state_dict": {}}, tmp_path / "3.ckpt")
+    files.teardown()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.ckpt", "2.ckpt", "3.ckpt"]
+
+
+def test_what_a_write_in_the_background_refuses_is_raised(tmp_path):
+    files = AtomicCheckpointIO()
+    files.write_in_background()
+    (tmp_path / "file").touch()
+    files.save_checkpoint({}, tmp_path / "file" / "a.ckpt")
+    with pytest.raises(UserError, match="a.ckpt cannot be written"):
+        files.teardown()
+    files.save_checkpoint({}, tmp_path / "b.ckpt")  # at once again
+    assert (tmp_path / "b.ckpt").exists()
 
 
 def test_every_damage_is_noticed(run, tmp_path):

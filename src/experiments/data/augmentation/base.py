@@ -2,6 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,19 @@ class Augmentation(nn.Module):
 def uniform(rng: np.random.Generator, like: Tensor, low: float, high: float, *shape: int) -> Tensor:
     """Uniform numbers on the device of ``like``."""
     drawn = rng.random(shape or len(like), dtype=np.float32) * np.float32(high - low) + np.float32(low)
-    return torch.from_numpy(drawn).to(like.device)
+    return on_device(drawn, like)
+
+
+def on_device(numbers: np.ndarray[Any, Any], like: Tensor) -> Tensor:
+    """Numbers as a tensor on the device of ``like``, without making Python wait for what a GPU is at."""
+    tensor = torch.from_numpy(numbers)
+    return tensor.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else tensor.to(like.device)
+
+
+@lru_cache
+def constant(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers that are the same for every batch, (n,)."""
+    return torch.tensor(numbers, device=device)
 
 
 def interval(name: str, ends: Sequence[float]) -> tuple[float, float]:

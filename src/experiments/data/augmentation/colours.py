@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as torchvision
 
-from experiments.data.augmentation.base import Augmentation, Batch, interval, uniform
+from experiments.data.augmentation.base import Augmentation, Batch, constant, interval, on_device, uniform
 from experiments.errors import ranges
 
 
@@ -67,7 +67,7 @@ def hue_shifted(images: Tensor, shifts: Tensor) -> Tensor:
         torch.where(largest == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
     hue = hue + shifts.view(-1, 1, 1) * 6
-    offsets = torch.tensor((5.0, 3.0, 1.0), device=images.device).view(-1, 1, 1)
+    offsets = constant((5.0, 3.0, 1.0), images.device).view(-1, 1, 1)
     place = (hue[:, None] + offsets) % 6
     rise = torch.minimum(place, 4 - place).clamp_(0, 1)
     return (largest[:, None] - chroma[:, None] * rise).clamp_(0, 1)
@@ -107,7 +107,7 @@ class Blur(Augmentation):
         """Each image blurred by an amount of its own, or not."""
         chosen = rng.random(len(images)) < self.probability
         sigma = uniform(rng, images, *self.sigma)
-        which = torch.from_numpy(np.flatnonzero(chosen)).to(images.device)
+        which = on_device(np.flatnonzero(chosen), images)
         if not len(which):
             return images, labels
         images = images.clone()

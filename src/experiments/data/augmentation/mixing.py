@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.data.augmentation.base import Augmentation, Batch
+from experiments.data.augmentation.base import Augmentation, Batch, on_device
 from experiments.errors import ranges
 
 
@@ -17,7 +17,7 @@ def _boxes(images: Tensor, rng: np.random.Generator, heights: Any, widths: Any) 
     def inside(side: int, lengths: Any) -> Tensor:
         first = np.floor(rng.random((len(images), 1)) * side - lengths / 2 + 0.5)
         place = np.arange(side)
-        return torch.from_numpy((place >= first) & (place < first + lengths)).to(images.device)
+        return on_device((place >= first) & (place < first + lengths), images)
 
     rows, columns = inside(height, heights), inside(width, widths)
     return (rows[:, :, None] & columns[:, None, :])[:, None]
@@ -51,8 +51,8 @@ class Mixup(Augmentation):
 
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
         """Blended images, and labels (B, num_classes) of the same proportions."""
-        others = torch.from_numpy(rng.permutation(len(images))).to(images.device)
-        weight = torch.from_numpy(rng.beta(self.alpha, self.alpha, (len(images), 1))).to(images)
+        others = on_device(rng.permutation(len(images)), images)
+        weight = on_device(rng.beta(self.alpha, self.alpha, (len(images), 1)), images).to(images.dtype)
         images = torch.lerp(images, images[others], weight[:, :, None, None])
         return images, torch.lerp(labels, labels[others], weight)
 
@@ -73,7 +73,7 @@ class Cutmix(Augmentation):
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
         """Patched images, and labels (B, num_classes) in proportion to the areas that are left."""
         height, width = images.shape[-2:]
-        others = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+        others = on_device(rng.permutation(len(images)), images)
         side = np.sqrt(rng.beta(self.alpha, self.alpha, (len(images), 1)))
         mask = _boxes(images, rng, np.round(side * height), np.round(side * width))
         weight = mask.float().mean((2, 3))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as torchvision
 
-from experiments.data.augmentation.base import Augmentation, Batch, interval
+from experiments.data.augmentation.base import Augmentation, Batch, interval, on_device
 from experiments.errors import ranges
 
 ATTEMPTS = 10  # to draw a part that fits into the image, as in torchvision
@@ -47,7 +47,7 @@ class ResizedCrop(Augmentation):
 
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
         """A part of its own of each image."""
-        return cropped(images, torch.from_numpy(self.boxes(images, rng)).to(images.device)), labels
+        return cropped(images, on_device(self.boxes(images, rng), images)), labels
 
 
 def cropped(images: Tensor, boxes: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.data.augmentation.base import Augmentation, Batch, uniform
+from experiments.data.augmentation.base import Augmentation, Batch, on_device, uniform
 from experiments.errors import ranges
 
 
@@ -21,8 +21,8 @@ class Crop(Augmentation):
         """Each image shifted by whole pixels of its own."""
         count, _, height, width = images.shape
         corners = rng.integers(0, 2 * self.margin + 1, (2, count, 1))
-        rows = torch.from_numpy(corners[0] + np.arange(height)).to(images.device)  # (B, H)
-        columns = torch.from_numpy(corners[1] + np.arange(width)).to(images.device)  # (B, W)
+        rows = on_device(corners[0] + np.arange(height), images)  # (B, H)
+        columns = on_device(corners[1] + np.arange(width), images)  # (B, W)
         padded = F.pad(images, (self.margin,) * 4).permute(0, 2, 3, 1)
         image = torch.arange(count, device=images.device)[:, None, None]
         return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous(), labels

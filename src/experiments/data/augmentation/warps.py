@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
 from math import pi
 
@@ -10,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from experiments.data.augmentation.base import Augmentation, Batch, interval, uniform
+from experiments.data.augmentation.base import Augmentation, Batch, constant, interval, on_device, uniform
 from experiments.errors import ranges
 
 
-def _identity_grid(images: Tensor) -> Tensor:
+@lru_cache
+def _identity_grid(height: int, width: int, device: torch.device) -> Tensor:
     """Where each pixel lies, (1, H, W, 2) as (x, y) in [-1, 1]: what ``grid_sample`` takes."""
-    height, width = images.shape[-2:]
-    y = (torch.arange(height, device=images.device) * 2 + 1) / height - 1
-    x = (torch.arange(width, device=images.device) * 2 + 1) / width - 1
+    y = (torch.arange(height, device=device) * 2 + 1) / height - 1
+    x = (torch.arange(width, device=device) * 2 + 1) / width - 1
     return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), dim=-1)[None]
 
 
@@ -53,6 +54,7 @@ def warped(images: Tensor, warps: Sequence[Warp], rng: np.random.Generator) -> T
     return read.clamp_(0, 1)  # it overshoots
 
 
+@lru_cache
 def _stretched(coarse: int, side: int, device: torch.device) -> Tensor:
     """Bicubic interpolation from ``coarse`` points, the ends included, to ``side``, as a matrix (side, coarse)."""
     basis = torch.eye(coarse, device=device)[:, None, :, None]
@@ -111,7 +113,7 @@ class Affine(Warp):
         rows = [[cos, (cos * skew - sin) * ratio, shift[:, 0]], [sin / ratio, sin * skew + cos, shift[:, 1]]]
         matrices = np.stack([np.stack(row, axis=-1) for row in rows], axis=1)
         matrices[:, :, :2] /= size[:, None, None]
-        return torch.from_numpy(matrices).to(images)
+        return on_device(matrices, images).to(images.dtype)
 
     def sources(self, images: Tensor, grid: Tensor | None, rng: np.random.Generator) -> Tensor:
         """Each image turned, shifted, scaled and sheared by amounts of its own."""
@@ -144,8 +146,8 @@ class Elastic(Warp):
         if grid is None:
             rows, columns = (_stretched(*sides, images.device) for sides in zip(coarse, (height, width), strict=True))
             field = rows @ shifts @ columns.T  # what F.interpolate does, in a fraction of its time
-            grid = _identity_grid(images)
+            grid = _identity_grid(height, width, images.device)
         else:  # the outermost pixels' centres, where the coarse grid ends, are at plus and minus 1 here
-            ends = torch.tensor((width / max(1, width - 1), height / max(1, height - 1)), device=images.device)
+            ends = constant((width / max(1, width - 1), height / max(1, height - 1)), images.device)
             field = F.grid_sample(shifts, grid * ends, mode="bicubic", padding_mode="border", align_corners=True)
-        return grid + field.permute(0, 2, 3, 1) * torch.tensor((2 / width, 2 / height), device=images.device)
+        return grid + field.permute(0, 2, 3, 1) * constant((2 / width, 2 / height), images.device)

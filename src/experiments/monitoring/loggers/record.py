@@ -13,7 +13,7 @@ from experiments.runs.files import write_atomically
 
 
 class MetricsRecord(Logger):
-    """``metrics.jsonl``: a line for every row that loggers are given, written before the next step begins.
+    """``metrics.jsonl``: a line for every row that loggers are given, written at once.
 
     Loggers keep rows in memory for a while, and lose them where a process is killed; this file does not.
     """
