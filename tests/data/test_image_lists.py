@@ -68,6 +68,14 @@ def test_splits_by_other_names_are_no_classes(tmp_path):
         ImageFolder(str(tmp_path))
 
 
+def test_classes_of_the_same_kinds_of_images_are_classes(tmp_path, caplog):
+    for thing in ("cats", "trains"):
+        write_image_folder(tmp_path, (thing,), classes=("indoor", "outdoor"))
+    data = ImageFolder(str(tmp_path))
+    assert data.class_names == ("cats", "trains")
+    assert "cats, trains in" in caplog.text
+
+
 def write_table(path, rows, delimiter=","):
     with path.open("w", newline="") as file:
         csv.writer(file, delimiter=delimiter).writerows(rows)

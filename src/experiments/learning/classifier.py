@@ -44,7 +44,8 @@ class Classifier(LightningModule):
     ``monitor``.
 
     A batch may be a list of batches, which then are as many optimizer steps (``steps_per_execution``): the same
-    weights bit for bit, and what Lightning costs a step is paid once a list.
+    weights bit for bit, and what Lightning costs a step is paid once a list. With ``cuda_graphs``, steps of lists are
+    replayed as CUDA graphs.
 
     ``card`` is what a checkpoint says of its network, in plain values; ``experiments.load`` rebuilds it from there.
     """

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from experiments.data.images.files import SUFFIXES, files_below
 from experiments.data.splits import SPLIT_NAMES, split_folders
 from experiments.errors import UserError, did_you_mean
 
+log = logging.getLogger(__name__)
 File = tuple[Path, int]  # an image and its class
 SPLIT_COLUMN = "split"  # which a table need not have
 
@@ -47,10 +50,13 @@ def find_images_in_folder(root: Path) -> ImageLists:
         hint = f" Type data.root={root / nested}" if nested else did_you_mean(names[0], list(SPLIT_NAMES["train"]))
         raise UserError(f"{folders['train']} holds one class, {names[0]}; there must be at least 2.{hint}")
     if folders["train"] == root and (shared_names := _subfolders_in_every_class(root, names)):
-        raise UserError(
-            f"{', '.join(names)} in {root} are no classes: each holds folders {', '.join(shared_names)}. "
-            "Call the folder of images to train on train, the others val and test"
-        )
+        each = f"each holds folders {', '.join(shared_names)}"
+        if any(_is_like_a_split(name) for name in names):
+            raise UserError(
+                f"{', '.join(names)} in {root} are no classes: {each}. "
+                "Call the folder of images to train on train, the others val and test"
+            )
+        log.warning("%s in %s are taken for the classes; %s", ", ".join(names), root, each)
     lists = ImageLists(names, {}, [folder.resolve().name for folder in folders.values()], other_folders=others)
     for split, folder in folders.items():
         lists.ignored += sum(path.is_file() for path in folder.glob("[!.]*"))
@@ -72,6 +78,11 @@ def _subfolders_in_every_class(root: Path, names: Sequence[str]) -> list[str]:
     shared = set.intersection(*({path.name for path in (root / name).glob("[!.]*/")} for name in names))
     direct = any(path.suffix.lower() in SUFFIXES for name in names for path in (root / name).glob("[!.]*"))
     return sorted(shared) if len(shared) > 1 and not direct else []
+
+
+def _is_like_a_split(name: str) -> bool:
+    words = re.split(r"[\W_\d]+", name.lower())
+    return any(word in names for names in SPLIT_NAMES.values() for word in words)
 
 
 def _read(rows: "csv.DictReader[str]", table: Path) -> Iterator[dict[str, str]]:
