@@ -124,11 +124,18 @@ def test_a_step_that_is_not_always_the_same_is_not_replayed(run, replayed, caplo
     assert_equal(weights(first), weights(second))
 
 
-def test_a_schedule_of_momentum_is_not_replayed(run, replayed, caplog):
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("scheduler.cycle_momentum=true", "the schedule changes more than the learning rate"),
+        ("optimizer=rmsprop", "RMSprop is not fused"),
+    ],
+)
+def test_schedules_of_momentum_and_other_optimizers_are_not_replayed(run, replayed, caplog, option, why):
     caplog.set_level("INFO")
-    run(*LISTS, "model=mlp", "scheduler.cycle_momentum=true")
+    run(*LISTS, "model=mlp", option)
     assert not replayed
-    assert "the schedule changes more than the learning rate" in caplog.text
+    assert why in caplog.text
 
 
 def test_a_network_of_ones_own_is_replayed_when_told_so(run, replayed, caplog, monkeypatch):

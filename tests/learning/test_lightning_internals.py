@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.aggregation import SumMetric
 
 from experiments.learning import lightning_internals as internals
-from experiments.learning.torchmetrics_internals import set_update_count
+from experiments.learning.torch_internals import set_update_count
 
 
 class Module(lightning.LightningModule):

@@ -4,6 +4,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -282,3 +283,23 @@ def test_a_run_that_now_needs_single_steps_does_not_take_over_lists():
     data.steps_per_execution = None  # auto
     data.load_state_dict(state)
     assert data.steps_per_execution == 10
+
+
+class Slow(Callback):
+    """Takes its time before training, and in its first step."""
+
+    handles_batch_lists = True
+
+    def on_validation_batch_start(self, trainer, *_):
+        if trainer.sanity_checking:
+            time.sleep(0.5)
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 0:
+            time.sleep(0.2)
+
+
+def test_a_validation_before_training_does_not_count_as_part_of_it(tmp_path):
+    slow = f"+callbacks.own._target_={HERE}.Slow"
+    summary = train(config_of(tmp_path, "trainer.max_epochs=1", "trainer.num_sanity_val_steps=1", "test=false", slow))
+    assert summary["images_per_second"] < 400 / 0.2

@@ -1,6 +1,7 @@
 """Stop on a loss that is not finite, before it reaches a checkpoint."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from experiments.errors import UserError, ranges
+from experiments.learning import Classifier
 from experiments.learning.host_copies import HostCopies
 
 
@@ -25,10 +27,23 @@ class FiniteLoss(Callback):
     @ranges(every_n_steps="whole, >= 1")
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
+        self._forget()
+
+    def _forget(self) -> None:
         self._losses: list[Tensor] = []
         self._count = 0  # how many of them
         self._unseen = 0  # how many are on their way
         self._copies = HostCopies()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what a fit before has left, which may have ended in the middle."""
+        self._forget()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let the losses of the last steps be logged: they are the ones that one looks for."""
+        if isinstance(pl_module, Classifier):
+            with suppress(RuntimeError):  # of a GPU that failed
+                pl_module.log_losses(wait=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torchmetrics import Metric
 
-from experiments.learning.torchmetrics_internals import set_update_count
+from experiments.learning.torch_internals import set_update_count
 
 
 def capture(trainer: Trainer, module: LightningModule) -> dict[str, Any]:

@@ -32,6 +32,8 @@ SIGNALS = [number for name in ("SIGTERM", "SIGINT", "SIGUSR1") if (number := get
 class RollingCheckpoint(Checkpoint):
     """Keeps the last ``keep`` checkpoints; a run that resumes from one equals an uninterrupted one, bit for bit.
 
+    One more is written beside them, on one device while training goes on.
+
     Saves are due every so many epochs, optimizer steps or minutes, and at SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, which
     end the run after the save; a second Ctrl-C ends it at once. A save that is due on an epoch's last batch, or where
     validation or a gradient is pending, waits for the next batch: Lightning would resume it without the validation
@@ -113,7 +115,7 @@ class RollingCheckpoint(Checkpoint):
             return
         self.save(trainer)
         if stop:
-            trainer.strategy.checkpoint_io.teardown()  # wait until it is written
+            self._finish(trainer)
             raise Stopped(stop)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -123,23 +125,32 @@ class RollingCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give signals back; one that came too late for a save ends the run all the same."""
         self._restore_handlers()
-        trainer.strategy.checkpoint_io.teardown()
-        if trainer.is_global_zero:
-            self._remove_old(trainer)
+        self._finish(trainer)
         if stop := self._stop_asked(trainer):
             raise Stopped(stop)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let what failed first be what is told."""
         self._restore_handlers()
+        try:
+            self._finish(trainer)
+        except UserError as error:
+            log.error("%s", error)
 
     def save(self, trainer: Trainer) -> None:
-        """Remove all but the last ``keep`` up to this step, then write one more, perhaps in the background."""
+        """Remove all but the last ``keep`` up to this step, then write one more."""
         step = trainer.global_step
-        if trainer.is_global_zero:
-            self._remove_old(trainer)
+        self._finish(trainer)
         trainer.save_checkpoint(self.dirpath / rolling_name(trainer.current_epoch, step), weights_only=False)
         self._due = False
         self._saved_step, self._saved_time = step, time.monotonic()
+
+    def _finish(self, trainer: Trainer) -> None:
+        """Wait until the last save is written, and remove those that it makes superfluous."""
+        if isinstance(files := trainer.strategy.checkpoint_io, AtomicCheckpointIO):
+            files.finish_writing()
+        if trainer.is_global_zero:
+            self._remove_old(trainer)
 
     def _remove_old(self, trainer: Trainer) -> None:
         for path in [path for at, path in rolling_files(self.dirpath) if at <= trainer.global_step][self.keep :]:

@@ -115,6 +115,7 @@ class Throughput(Callback):
     def _start_lap(self, trainer: Trainer) -> None:
         if math.isnan(self._started):
             self._started = time.perf_counter()
+        self._paused = None  # by a validation before training
         self._epoch = _Lap(seconds=-time.perf_counter(), steps=-trainer.global_step, waited=-_waited(trainer))
 
 

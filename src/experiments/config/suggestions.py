@@ -9,7 +9,7 @@ import yaml
 
 from experiments.config import conf_files
 from experiments.config.checks.sections import LISTS
-from experiments.config.checks.sources import files
+from experiments.config.checks.sources import read_conf_files
 
 MAX_SUGGESTIONS = 8
 
@@ -199,7 +199,7 @@ def _did_you_mean(names: Iterable[str]) -> str:
 def choices_by_key(group: str) -> dict[str, list[str]]:
     """For every key in the files of a group, in lower case, the choices that have it, as one would type them."""
     found: dict[str, list[str]] = {}
-    for name, file in files().items():
+    for name, file in read_conf_files().items():
         if not name.startswith(f"{group}/") or not isinstance(file.content, dict):
             continue
         content = file.content.get(group, {}) if "@package _global_" in file.text else file.content

@@ -202,13 +202,13 @@ class ImageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Every validation image once."""
-        size = len(self.splits["val"])
-        return self.loader("val", SequentialBatches(size, self.eval_batch_size, *self._ranks()))
+        batches = SequentialBatches(len(self.splits["val"]), self.eval_batch_size, *self._ranks())
+        return self.loader("val", batches)
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Every test image once."""
-        size = len(self.splits["test"])
-        return self.loader("test", SequentialBatches(size, self.eval_batch_size, *self._ranks()))
+        batches = SequentialBatches(len(self.splits["test"]), self.eval_batch_size, *self._ranks())
+        return self.loader("test", batches)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Normalise the whole batch where it lies, on the device; in training, augment it before."""
@@ -220,16 +220,14 @@ class ImageDataModule(LightningDataModule):
         several = self.steps_per_execution or 1
         first = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * several  # Lightning counts on after this hook
         with self.waiting:
-            if not self.augment:  # all together: fewer kernels for a GPU
+            if not self.augment:  # all together, in fewer kernels
                 images, labels = self._normalized(images), self._converted(labels)
             batches = list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
             if self.augment:
-                batches = [self._train_batch(*part, position) for position, part in enumerate(batches, first)]
+                epoch = self.trainer.current_epoch
+                augmented = (self.augmented(*part, epoch, position) for position, part in enumerate(batches, first))
+                batches = [(self._normalized(images), self._converted(labels)) for images, labels in augmented]
         return BatchList(batches) if several > 1 else batches[0]
-
-    def _train_batch(self, images: Tensor, labels: Tensor, position: int) -> Batch:
-        images, labels = self.augmented(images, labels, self.trainer.current_epoch, position)  # type: ignore[union-attr]
-        return self._normalized(images), self._converted(labels)
 
     def augmented(self, images: Tensor, labels: Tensor, epoch: int, position: int) -> Batch:
         """The batch as ``augment`` changes it: float images in [0, 1], and labels that mixing makes soft.

@@ -1,6 +1,5 @@
 """The LightningModule: loss, metrics and optimizer around any network that gives logits."""
 
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -17,15 +16,15 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from experiments.data.batches import as_batch_list
 from experiments.errors import UserError
-from experiments.learning.cuda_graphs import StepGraphs, can_read_rates
+from experiments.learning.cuda_graphs import StepGraphs
 from experiments.learning.host_copies import HostCopies
 from experiments.learning.lightning_internals import is_accumulating
 from experiments.learning.losses import measured, require_single_labels
-from experiments.learning.metrics import MeanLoss, at_least_32_bits, own_metrics, single_number
+from experiments.learning.metrics import MeanLoss, own_metrics, single_number
 from experiments.learning.optimizers import make_optimizer
 from experiments.learning.param_groups import ParamGroup
 from experiments.learning.schedulers import planned_schedule
-from experiments.learning.steps import Taken, take_step, take_steps
+from experiments.learning.steps import StepOutputs, joined, step_graphs, steps_until_logged, take_steps
 
 STAGES = ("train", "val", "test")
 Batch = tuple[Tensor, Tensor]
@@ -86,7 +85,7 @@ class Classifier(LightningModule):
             self.metrics[f"{stage}/"] = nn.ModuleDict({**own, **further})
         self.cuda_graphs = False  # whether steps of lists are to be replayed as such
         self._graphs: StepGraphs | None = None
-        self._taken: list[Taken] = []  # the first steps of a list
+        self._outputs: list[StepOutputs] = []  # of the first steps of a list
         self._loss_step: Tensor | None = None  # for the progress bar
         self._to_log = HostCopies()
 
@@ -138,39 +137,42 @@ class Classifier(LightningModule):
         if 0 < room < len(batches):
             del batches[room:]
         if before := batches[:-1]:
-            self._taken = take_steps(self, before, self._graphs, batch_idx)
+            self._outputs = take_steps(self, before, self._graphs, batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Return the loss of a batch; of a list, the last one's, beside the losses of all."""
         step = self.trainer.global_step
         last = as_batch_list(batch)[-1]
         loss, logits = self.step(last)
-        self._to_log.use_arrived()
-        if not self.steps_until_logged(step) and not is_accumulating(self.trainer):
+        self.log_losses()
+        if not steps_until_logged(self.trainer, step) and not is_accumulating(self.trainer):
             self.log_step(step, loss)
         if self._loss_step is not None:
             self.log("train/loss_step", self._loss_step, prog_bar=True, logger=False)
             self._loss_step = None
-        before, self._taken = self._taken, []
+        before, self._outputs = self._outputs, []
         if not before:
             self.count("train", loss, logits, last[1])
             return loss
-        parts = zip(*before, (loss.detach().reshape(1), logits.detach(), last[1]), strict=True)
-        losses, all_logits, labels = (torch.cat(part) for part in parts)
-        losses = at_least_32_bits(losses)
-        # all batches but the last are equally large
-        batch_size = (len(labels) - len(last[1])) // (len(losses) - 1)
-        total = losses[:-1].sum() * batch_size + losses[-1] * len(last[1])
-        self.count("train", total / len(labels), all_logits, labels)
+        mean_loss, losses, logits, labels = joined([*before, (loss.detach().reshape(1), logits.detach(), last[1])])
+        self.count("train", mean_loss, logits, labels)
         return {"loss": loss, "losses": losses}
 
     def on_train_start(self) -> None:
-        """Prepare graphs on a GPU, or let it round its rates as they would."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
+        """Prepare graphs on a GPU, or let it round its rates as they would; forget what a fit before has left."""
+        self._to_log, self._outputs = HostCopies(), []
+        self._close_graphs()
+        self._graphs = step_graphs(self)
+
+    def _close_graphs(self) -> None:
+        if self._graphs:
+            self._graphs.close()
         self._graphs = None
-        if self.device.type == "cuda" and isinstance(optimizer, Optimizer) and can_read_rates(optimizer):
-            take = partial(take_step, self, optimizer)
-            self._graphs = StepGraphs([self.net, self.loss], optimizer, take, self.cuda_graphs)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Round the learning rates as graphs read them."""
+        if self._graphs:
+            self._graphs.prepare_rates()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Where ``max_steps`` ends the run inside an epoch, let Lightning validate once more."""
@@ -179,9 +181,7 @@ class Classifier(LightningModule):
 
     def on_train_end(self) -> None:
         """Take it back: Lightning would not start the next fit of this Trainer, such as a tuner's trials are."""
-        if self._graphs:
-            self._graphs.close()
-        self._graphs = None
+        self._close_graphs()
         if 0 <= self.trainer.max_steps <= self.trainer.global_step:
             self.trainer.should_stop = False
 
@@ -196,15 +196,14 @@ class Classifier(LightningModule):
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def steps_until_logged(self, step: int) -> int:
-        """How many steps come before the next one that is logged; 0 if this one is."""
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return every - 1 - step % every if every > 0 else sys.maxsize
-
     def log_step(self, step: int, loss: Tensor) -> None:
         """Log the loss of a step, once it is there to be read."""
         self._loss_step = loss.detach()
         self._to_log.add(self._loss_step, partial(self._log_loss, step))
+
+    def log_losses(self, wait: bool = False) -> None:
+        """Log the losses of steps that can be read by now; all of them, if told to wait."""
+        self._to_log.use_arrived(wait)
 
     def _log_loss(self, step: int, loss: Tensor) -> None:
         for logger in self.loggers:
@@ -212,7 +211,7 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Log what is left: a resumed run would not log it again."""
-        self._to_log.use_arrived(wait=True)
+        self.log_losses(wait=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one validation batch."""
@@ -229,7 +228,7 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log ``train/*``."""
-        self._to_log.use_arrived(wait=True)
+        self.log_losses(wait=True)
         self.log_epoch("train")
 
     def on_validation_epoch_end(self) -> None:

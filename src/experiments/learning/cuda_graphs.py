@@ -11,20 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from experiments.errors import UserError
+from experiments.learning.torch_internals import has_hooks
+
 log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
 Step = Callable[[Batch], tuple[Tensor, Tensor]]  # takes an optimizer step, gives the mean loss and the logits
 
 LENGTHS = (8, 1)  # steps of a graph: long ones cost less a step, and any number can be made of both
 WARM_UP = 3  # steps before a capture, in which libraries and the optimizer allocate what they keep
-
-
-def can_read_rates(optimizer: Optimizer) -> bool:
-    """Whether an optimizer reads its learning rates from the GPU's memory where they are tensors."""
-    return all(
-        (group.get("fused") or group.get("capturable")) and isinstance(group["lr"], float)
-        for group in optimizer.param_groups
-    )
 
 
 class _Graph(NamedTuple):
@@ -51,15 +46,24 @@ class StepGraphs:
     Args:
         modules: the network and the loss.
         optimizer: one that ``can_read_rates``.
-        take: an optimizer step of a batch.
-        wanted: false to round the rates alone.
+        take: an optimizer step of a batch, which calls ``prepare_rates`` before the optimizer's own.
+        settings: what else the step takes for granted.
+        enabled: false to round the rates alone.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], optimizer: Optimizer, take: Step, wanted: bool) -> None:
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        optimizer: Optimizer,
+        take: Step,
+        settings: Callable[[], Any],
+        enabled: bool,
+    ) -> None:
         self.modules = modules
         self.optimizer = optimizer
         self.take = take
-        self.useless = not wanted
+        self.settings = settings
+        self.enabled = enabled
         self._graphs: dict[int, _Graph] = {}
         self._state: Any = None  # what a step took for granted when it was first taken
         self._places: list[int] = []  # of the optimizer's own tensors, when the step was captured
@@ -67,23 +71,31 @@ class StepGraphs:
         self._stream = torch.cuda.Stream()
         self._read_rates: Tensor | None = None  # by the step that is captured
         self._rates: list[float] = []  # what the step at hand was given
-        self._hooks = [
-            optimizer.register_step_pre_hook(self._round_rates),
-            optimizer.register_step_post_hook(self._restore_rates),
-        ]
+        self._hook = optimizer.register_step_post_hook(self._restore_rates)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> None:
-        """A copy of the module captures its own steps."""
+    def __reduce__(self) -> Any:
+        """A copy of a module has none: None."""
+        return type(None), ()
 
     def close(self) -> None:
         """Give the graphs' memory back, and leave the optimizer as it was."""
-        self.useless, self._graphs = True, {}
-        for hook in self._hooks:
-            hook.remove()
+        self.enabled, self._graphs = False, {}
+        self._hook.remove()
+
+    def prepare_rates(self) -> None:
+        """Give the optimizer its rates for the step to come, rounded or, in a capture, as tensors."""
+        groups = self.optimizer.param_groups
+        self._rates = [group["lr"] for group in groups]
+        for number, group in enumerate(groups):
+            group["lr"] = float(np.float32(group["lr"])) if self._read_rates is None else self._read_rates[number]
+
+    def _restore_rates(self, optimizer: Optimizer, *_: Any) -> None:
+        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
 
     def start_list(self, batch: Batch) -> None:
         """Begin a list of batches like this one; forget the graphs if what they take for granted has changed."""
-        if self.useless:
+        if not self.enabled:
             return
         state = self._seen_state(batch)
         if state != self._state or (self._graphs and self._places != self._seen_places()):
@@ -91,13 +103,13 @@ class StepGraphs:
 
     def are_ready(self, batch: Batch) -> bool:
         """Whether the next step can be replayed; captures it when it has been taken often enough."""
-        if self.useless or self._warm < WARM_UP:
+        if not self.enabled or self._warm < WARM_UP:
             return False
         if not self.same_settings():
             self._give_up("the schedule changes more than the learning rate")
         elif not self._graphs:
             self._capture(batch)
-        return not self.useless
+        return self.enabled
 
     def same_settings(self) -> bool:
         """Whether the optimizer's settings, but for its rates, are those that were captured."""
@@ -105,7 +117,7 @@ class StepGraphs:
 
     def warm_up(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """A step without a graph; the first ones run where a capture will, and the last of them is watched."""
-        if self.useless or self._warm >= WARM_UP:
+        if not self.enabled or self._warm >= WARM_UP:
             return self.take(batch)
         self._warm += 1
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -135,16 +147,17 @@ class StepGraphs:
         groups = self.optimizer.param_groups
         before = [dict(group) for group in groups]
         generator = torch.cuda.default_generators[batch[0].device.index]
-        chance = generator.clone_state()
+        random_state, stream = generator.clone_state(), torch.cuda.current_stream()
         pool = torch.cuda.graph_pool_handle()  # for both: their results are copied before the other's next replay
         try:
             for group in groups:
                 if "capturable" in group:  # torch asks for it, fused or not
                     group["capturable"] = True
             self._graphs = {length: self._captured([batch] * length, pool) for length in LENGTHS}
-        except RuntimeError as error:
+        except (RuntimeError, UserError) as error:
             self._give_up(str(error).splitlines()[0])
-            generator.graphsafe_set_state(chance)  # the other one believes that the capture goes on
+            torch.cuda.set_stream(stream)
+            generator.graphsafe_set_state(random_state)  # the other one believes that the capture goes on
         finally:
             self._read_rates = None
             for group, settings in zip(groups, before, strict=True):
@@ -155,7 +168,7 @@ class StepGraphs:
     def _reason_against(self, batch: Batch) -> str | None:
         if self._seen_state(batch) != self._state:
             return "the network changes its own attributes in every step"
-        if any(part._forward_hooks or part._forward_pre_hooks for part in self._parts()):
+        if any(has_hooks(module) for module in self.modules):
             return "the network has hooks, which would not be called"
         used = torch.cuda.memory_allocated()
         step = torch.cuda.max_memory_allocated() - used
@@ -187,7 +200,11 @@ class StepGraphs:
                 taken = self.take(batch)
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
-        if any("synchronizing CUDA operation" in str(warning.message) for warning in caught):
+        reads = [warning for warning in caught if "synchronizing CUDA operation" in str(warning.message)]
+        for warning in caught:
+            if warning not in reads:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        if reads:
             self._give_up("the step reads values from the GPU")
         elif _host_random_states() != before:
             self._give_up("the step draws random numbers on the CPU")
@@ -195,16 +212,7 @@ class StepGraphs:
 
     def _give_up(self, why: str) -> None:
         log.info("steps are taken without CUDA graphs: %s", why)
-        self.useless, self._graphs = True, {}
-
-    def _round_rates(self, optimizer: Optimizer, *_: Any) -> None:
-        self._rates = [group["lr"] for group in optimizer.param_groups]
-        for number, group in enumerate(optimizer.param_groups):
-            group["lr"] = float(np.float32(group["lr"])) if self._read_rates is None else self._read_rates[number]
-
-    def _restore_rates(self, optimizer: Optimizer, *_: Any) -> None:
-        for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate
+        self.enabled, self._graphs = False, {}
 
     def _parts(self) -> list[nn.Module]:
         return [part for module in self.modules for part in module.modules()]
@@ -214,6 +222,7 @@ class StepGraphs:
         tensors = [tensor for module in self.modules for tensor in (*module.parameters(), *module.buffers())]
         return (
             self._seen_settings(),
+            self.settings(),
             [(part.shape, part.dtype) for part in batch],
             [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
             [

@@ -17,9 +17,9 @@ class HostCopies:
     def __init__(self) -> None:
         self._pending: deque[tuple[torch.cuda.Event, Tensor, Callable[[Tensor], None]]] = deque()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "HostCopies":
-        """Each of two modules looks at its own."""
-        return HostCopies()
+    def __reduce__(self) -> Any:
+        """A copy begins without any."""
+        return HostCopies, ()
 
     def add(self, value: Tensor, use: Callable[[Tensor], None]) -> None:
         """Copy a tensor and call ``use`` with the copy: at once on a CPU, else from ``use_arrived``."""

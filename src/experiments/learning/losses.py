@@ -61,6 +61,8 @@ class WeightedCrossEntropy(nn.CrossEntropyLoss):
     depend on how it is cut into batches.
     """
 
+    same_in_every_step = True
+
     @ranges(label_smoothing=">= 0, <= 1")
     def __init__(self, class_counts: Sequence[int], label_smoothing: float = 0.0) -> None:
         counts = torch.tensor(class_counts, dtype=torch.float64)
@@ -83,6 +85,8 @@ class FocalLoss(nn.Module):
     Raises:
         ValueError: if ``gamma`` is negative.
     """
+
+    same_in_every_step = True
 
     @ranges(gamma=">= 0")
     def __init__(self, gamma: float = 2.0) -> None:

@@ -49,6 +49,14 @@ def outer_matrices(module: nn.Module, num_classes: int) -> list[torch.Tensor] | 
     return [*heads, *embeddings] if heads else None
 
 
+def can_read_rates(optimizer: Optimizer) -> bool:
+    """Whether an optimizer does the same in every step, and reads its rates from the GPU where they are tensors."""
+    return type(optimizer).__module__.startswith("torch.optim.") and all(
+        (group.get("fused") or group.get("capturable")) and isinstance(group["lr"], float)
+        for group in optimizer.param_groups
+    )
+
+
 class MuonAdamW(Optimizer):
     """Muon for the hidden weight matrices, AdamW for everything else: biases, norms, convolutions, the last layer.
 

@@ -1,8 +1,12 @@
 """Take optimizer steps as Lightning does, without its hooks around them, counted as Lightning counts them."""
 
-from typing import TYPE_CHECKING
+import logging
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim import Optimizer
@@ -13,12 +17,15 @@ from experiments.learning.lightning_internals import (
     count_logged_steps,
     count_optimizer_step,
 )
+from experiments.learning.metrics import at_least_32_bits
+from experiments.learning.optimizers import can_read_rates
 
 if TYPE_CHECKING:
     from experiments.learning.classifier import Classifier
 
+log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
-Taken = tuple[Tensor, Tensor, Tensor]  # of some steps: losses (steps,), logits and labels of all their images
+StepOutputs = tuple[Tensor, Tensor, Tensor]  # of some steps: losses (steps,), logits and labels of all their images
 
 
 def take_step(
@@ -36,11 +43,49 @@ def take_step(
         call_before_optimizer_step(trainer, optimizer)
     if trainer.gradient_clip_val is not None:
         module.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+    module.on_before_optimizer_step(optimizer)
     optimizer.step()
     return loss.detach(), logits.detach()
 
 
-def take_steps(module: "Classifier", batches: list[Batch], graphs: StepGraphs | None, batch_idx: int) -> list[Taken]:
+def joined(outputs: list[StepOutputs]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The mean loss over all images of some steps, beside their losses, logits and labels.
+
+    All batches but the last one must be equally large.
+    """
+    losses, logits, labels = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    losses, last = at_least_32_bits(losses), len(outputs[-1][2])
+    batch_size = (len(labels) - last) // (len(losses) - 1)
+    total = losses[:-1].sum() * batch_size + losses[-1] * last
+    return total / len(labels), losses, logits, labels
+
+
+def steps_until_logged(trainer: Trainer, step: int) -> int:
+    """How many steps come before the next one that is logged; 0 if this one is."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every - 1 - step % every if every > 0 else sys.maxsize
+
+
+def step_graphs(module: "Classifier") -> StepGraphs | None:
+    """What replays a module's steps on a GPU, or at least rounds its rates as graphs would; None where it cannot."""
+    optimizer = module.optimizers(use_pl_optimizer=False)
+    if module.device.type != "cuda" or not isinstance(optimizer, Optimizer):
+        return None
+    if not can_read_rates(optimizer):
+        if module.cuda_graphs:
+            log.info("steps are taken without CUDA graphs: %s is not fused", type(optimizer).__name__)
+        return None
+
+    def clipping() -> Any:
+        return module.trainer.gradient_clip_val, module.trainer.gradient_clip_algorithm
+
+    take = partial(take_step, module, optimizer)
+    return StepGraphs([module.net, module.loss], optimizer, take, clipping, module.cuda_graphs)
+
+
+def take_steps(
+    module: "Classifier", batches: list[Batch], graphs: StepGraphs | None, batch_idx: int
+) -> list[StepOutputs]:
     """Take a step for each batch; those that are not logged as CUDA graphs, where these are ready."""
     trainer = module.trainer
     optimizer = module.optimizers(use_pl_optimizer=False)
@@ -53,13 +98,13 @@ def take_steps(module: "Classifier", batches: list[Batch], graphs: StepGraphs | 
         for schedule in schedules:
             schedule.step()
 
-    taken: list[Taken] = []
+    outputs: list[StepOutputs] = []
     done = 0
     if graphs:
         graphs.start_list(batches[0])
     while done < len(batches):
         batch, step = batches[done], trainer.global_step
-        quiet = module.steps_until_logged(step)
+        quiet = steps_until_logged(trainer, step)
         if graphs and quiet and graphs.are_ready(batch):
             longest = min(1 if averages else quiet, len(batches) - done)
             rates: list[list[float]] = []
@@ -67,18 +112,18 @@ def take_steps(module: "Classifier", batches: list[Batch], graphs: StepGraphs | 
                 rates.append([group["lr"] for group in optimizer.param_groups])
                 finish_step()
             some = batches[done : done + len(rates)]
-            losses, logits = zip(*graphs.replay(some, rates), strict=True)
-            taken.append((torch.cat(losses), torch.cat(logits), torch.cat([labels for _, labels in some])))
+            losses, all_logits = zip(*graphs.replay(some, rates), strict=True)
+            outputs.append((torch.cat(losses), torch.cat(all_logits), torch.cat([labels for _, labels in some])))
         else:
             if graphs and quiet:
-                loss, outputs = graphs.warm_up(batch)
+                loss, logits = graphs.warm_up(batch)
             else:
-                loss, outputs = take_step(module, optimizer, batch, None if quiet else step)
+                loss, logits = take_step(module, optimizer, batch, None if quiet else step)
             finish_step()
             some = [batch]
-            taken.append((loss.reshape(1), outputs, batch[1]))
+            outputs.append((loss.reshape(1), logits, batch[1]))
         for average in averages:
             average.on_train_batch_end(trainer, module, None, batch, batch_idx)
         done += len(some)
     count_logged_steps(trainer, len(batches))
-    return taken
+    return outputs

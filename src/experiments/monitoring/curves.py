@@ -46,6 +46,10 @@ class GradientNorm(Callback):
     def __init__(self) -> None:
         self._to_log = HostCopies()
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what a fit before has left, which may have ended in the middle."""
+        self._to_log = HostCopies()
+
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """``gradient_norm``."""
         if not _is_due(trainer) or not trainer.loggers:

@@ -19,6 +19,8 @@ class VisionTransformer(nn.Module):
     their remainder.
     """
 
+    same_in_every_step = True
+
     @ranges(
         in_channels="whole, >= 1",
         image_size="list or one, whole, >= 1",

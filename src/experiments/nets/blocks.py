@@ -15,6 +15,8 @@ class ResBlock(nn.Module):
     between the convolutions (Zagoruyko & Komodakis 2016, arXiv 1605.07146).
     """
 
+    same_in_every_step = True
+
     @ranges(
         in_channels="whole, >= 1",
         out_channels="whole, >= 1",
@@ -61,6 +63,8 @@ class AttentionBlock(nn.Module):
     Input and output (batch, tokens, embed_dim). The pre-norm transformer block of Dosovitskiy et al. 2020 (arXiv
     2010.11929), on torch's ``scaled_dot_product_attention``.
     """
+
+    same_in_every_step = True
 
     @ranges(embed_dim="whole, >= 1", num_heads="whole, >= 1", mlp_ratio="> 0", dropout=">= 0, < 1")
     def __init__(

@@ -16,6 +16,8 @@ class CNN(nn.Module):
     One stage an entry of ``channels``; each stage divides the image's sides by ``stride`` and by 2.
     """
 
+    same_in_every_step = True
+
     @ranges(
         in_channels="whole, >= 1",
         image_size="list or one, whole, >= 1",

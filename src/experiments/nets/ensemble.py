@@ -13,6 +13,8 @@ class Ensemble(nn.Module):
     Input as theirs, output logits (batch, num_classes): the logarithm of the mean probabilities.
     """
 
+    same_in_every_step = True
+
     def __init__(self, nets: Iterable[nn.Module]) -> None:
         super().__init__()
         self.nets = nn.ModuleList(nets)

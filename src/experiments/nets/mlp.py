@@ -15,6 +15,8 @@ class MLP(nn.Module):
     hidden layer stand normalisation, activation and dropout, in this order, where asked for.
     """
 
+    same_in_every_step = True
+
     @ranges(
         in_features="whole, >= 1",
         num_classes="whole, >= 1",

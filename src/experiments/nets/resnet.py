@@ -19,6 +19,8 @@ class ResNet(nn.Module):
     otherwise it is the sequence of them.
     """
 
+    same_in_every_step = True
+
     @ranges(
         in_channels="whole, >= 1",
         num_classes="whole, >= 1",

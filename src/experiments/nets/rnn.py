@@ -18,6 +18,8 @@ class RNN(nn.Module):
     logits (batch, num_classes). Dropout acts between recurrent layers and before the linear layer.
     """
 
+    same_in_every_step = True
+
     @ranges(
         in_channels="whole, >= 1",
         image_size="list or one, whole, >= 1",

@@ -8,7 +8,6 @@ import io
 import logging
 import re
 import zipfile
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,15 +55,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     ``moved`` names the folder a run lay in and the one it lies in now, for the paths that callbacks keep.
 
-    From ``write_in_background`` to ``teardown``, training goes on while a file is written: what a save refuses is
-    raised by a later one, or by ``teardown``.
+    From ``write_in_background`` to ``teardown``, training goes on while a rolling checkpoint is written: what its
+    write refuses is raised by the next save, or by ``finish_writing``. Others are written at once: Lightning and
+    callbacks look at them, and remove those before them.
     """
 
     def __init__(self, moved: tuple[str, str] | None = None) -> None:
         super().__init__()
         self.moved = moved
         self._writer: ThreadPoolExecutor | None = None
-        self._writing: deque[Future[None]] = deque()
+        self._writing: Future[None] | None = None
 
     def write_in_background(self) -> None:
         """Leave it to a thread to wait for the disk."""
@@ -72,30 +72,36 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside the target, flush to the disk, then rename."""
+        self.finish_writing()
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        if self._writer is None:
+        if self._writer is not None and ROLLING.fullmatch(Path(path).name):
+            self._writing = self._writer.submit(write_atomically, Path(path), buffer.getbuffer())
+        else:
             write_atomically(Path(path), buffer.getbuffer())
-            return
-        self._finish(all_but=1)
-        self._writing.append(self._writer.submit(write_atomically, Path(path), buffer.getbuffer()))
 
-    def _finish(self, all_but: int = 0) -> None:
-        while len(self._writing) > all_but:
-            self._writing.popleft().result()
+    def finish_writing(self) -> None:
+        """Wait for the write in the background.
+
+        Raises:
+            UserError: if it failed.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def teardown(self) -> None:
-        """Wait until all is written."""
+        """Write at once again."""
         if self._writer is not None:
             self._writer.shutdown()
         self._writer = None
-        self._finish()
+        self.finish_writing()
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Read with ``weights_only``, whatever was asked for."""
-        self._finish()
+        self.finish_writing()
         content = read_checkpoint(path, map_location)
         if self.moved is not None and "callbacks" in content:
             content["callbacks"] = relocate_paths(content["callbacks"], *self.moved)

@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "note",
     "test",
     "trust",
+    "cuda_graphs",
     "logger",
     "data.root",
     "callbacks.progress",

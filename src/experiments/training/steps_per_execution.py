@@ -38,8 +38,8 @@ BATCH_HOOKS = (
 INDIFFERENT = (ModelCheckpoint, ProgressBar, Timer, WeightAveraging)
 
 
-# Packages whose networks decide nothing in Python that differs from step to step.
-SAME_IN_EVERY_STEP = ("experiments", "timm", "torch", "torchvision")
+# Libraries whose networks decide nothing in Python that differs from step to step; our classes say so themselves.
+SAME_IN_EVERY_STEP = ("timm", "torch", "torchvision")
 
 # They reach into Lightning's loop, or change what it is fed, without a hook for batches.
 INTERFERING = (BatchSizeFinder, GradientAccumulationScheduler, StochasticWeightAveraging)
@@ -51,7 +51,7 @@ def set_up_lists(
     """Tell data and module how many optimizer steps Lightning handles as one batch, and whether as CUDA graphs.
 
     Raises:
-        UserError: if something was asked for that does not go with something else.
+        UserError: if more than one was asked for, and something needs single steps.
     """
     several = steps_per_execution(steps, data, module, trainer)
     replayed = uses_cuda_graphs(graphs, several, module, trainer)
@@ -103,30 +103,28 @@ def reasons_for_single_steps(data: LightningDataModule, module: LightningModule,
 
 
 def uses_cuda_graphs(asked: bool | str, several: int | None, module: LightningModule, trainer: Trainer) -> bool:
-    """Whether the steps of a list are replayed as CUDA graphs.
-
-    Raises:
-        UserError: if that was asked for, and cannot be.
-    """
+    """Whether the steps of a list are replayed as CUDA graphs; says why not, if that was asked for."""
     device = trainer.strategy.root_device
-    if asked is True and device.type != "cuda":
-        raise UserError(f"cuda_graphs=true needs an NVIDIA GPU, and this run is on {device}: leave it out")
-    if asked is True and several == 1:
-        raise UserError(
-            "cuda_graphs=true needs lists of steps: leave out what steps_per_execution=2 does not go with"
-        )
-    if asked != "auto" or several == 1 or device.type != "cuda":
-        return asked is True
+    if not asked or device.type != "cuda" or several == 1:
+        if asked is True:
+            where = f"on {device}" if device.type != "cuda" else "in single steps"
+            log.info("cuda_graphs=true: there are none, since this run trains %s", where)
+        return False
     assert isinstance(module, Classifier)  # or its steps would be single ones
-    if own := sorted(own_classes(module)):
+    own = sorted(own_classes(module))
+    if own and asked == "auto":
         log.info("%s: with cuda_graphs=true it trains faster, if it does the same in every step", ", ".join(own))
-    return not own
+    return asked is True or not own
 
 
 def own_classes(module: Classifier) -> set[str]:
-    """Names of the classes that network and loss are made of and that come from elsewhere than known libraries."""
+    """Names of the classes of network and loss that neither come from a known library nor say that they may."""
     classes = {type(part) for own in (module.net, module.loss) for part in own.modules()}
-    return {each.__qualname__ for each in classes if each.__module__.partition(".")[0] not in SAME_IN_EVERY_STEP}
+    return {
+        each.__qualname__
+        for each in classes
+        if each.__module__.partition(".")[0] not in SAME_IN_EVERY_STEP and not vars(each).get("same_in_every_step")
+    }
 
 
 def _is_all(limit: float | None) -> bool:

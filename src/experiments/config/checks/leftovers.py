@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.config.checks.sections import Config, targets
 from experiments.config.checks.signatures import NotFound, fits, locate, taken
-from experiments.config.checks.sources import defaults
+from experiments.config.checks.sources import default_arguments
 from experiments.config.plain_values import typed_keys
 
 log = logging.getLogger(__name__)
@@ -26,12 +26,12 @@ def without_leftovers(config: Config, typed: Sequence[str] = ()) -> dict[str, An
             parameters, annotations, any_other = taken(locate(target))
         except NotFound:
             continue
-        others = {key for other, values in defaults().items() if other != target for key in values}
+        others = {key for other, values in default_arguments().items() if other != target for key in values}
         dropped = [
             key
             for key in part
             if key in others
-            and key not in defaults().get(target, {})
+            and key not in default_arguments().get(target, {})
             and not key.startswith("_")
             and f"{name}.{key}" not in given
             and not (fits(part[key], annotations[key]) if key in parameters else any_other)

@@ -1,6 +1,6 @@
 """Read the YAML files, and find in which of their lines a value was given."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -22,91 +22,111 @@ class ConfFile(NamedTuple):
     content: Any
 
 
-def files() -> dict[str, ConfFile]:
-    """Every file that there is to choose, by names such as ``model/mlp.yaml``, the most particular first."""
-    return _files(tuple(conf_files.folders()))
+def read_conf_files() -> dict[str, ConfFile]:
+    """Every file that there is to choose, by names such as ``model/mlp.yaml``; those that override others first."""
+    return _read_conf_files(tuple(conf_files.folders()))
 
 
 @lru_cache(maxsize=1)
-def _files(folders: tuple[Path, ...]) -> dict[str, ConfFile]:
-    rank = {name: number for number, name in enumerate(("local", "debug", "experiment"))}
-    every = conf_files.every_file()
-    found = {}
-    for name in sorted(every, key=lambda name: (rank.get(_group_and_choice(name)[0], 3), name == "train.yaml", name)):
+def _read_conf_files(folders: tuple[Path, ...]) -> dict[str, ConfFile]:
+    rank = {group: number for number, group in enumerate(("local", "debug", "experiment"))}
+    paths = conf_files.every_file()
+    files = {}
+    for name in sorted(paths, key=lambda name: (rank.get(PurePosixPath(name).parts[0], len(rank)), name)):
         try:
-            text = every[name].read_text(encoding="utf-8")
-            found[name] = ConfFile(every[name], text, yaml.load(text, _Loader))
+            text = paths[name].read_text(encoding="utf-8")
+            files[name] = ConfFile(paths[name], text, yaml.load(text, _Loader))
         except (OSError, ValueError, yaml.YAMLError):  # Hydra will say so, if it is used
             continue
-    return found
+    return files
 
 
-def defaults() -> dict[str, dict[str, Any]]:
+def default_arguments() -> dict[str, dict[str, Any]]:
     """For every ``_target_`` under conf, its keys and their values there."""
-    return _defaults(tuple(conf_files.folders()))
+    return _default_arguments(tuple(conf_files.folders()))
 
 
 @lru_cache(maxsize=1)
-def _defaults(folders: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _default_arguments(folders: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
+    arguments_by_target: dict[str, dict[str, Any]] = {}
 
-    def gather(content: Any) -> None:
+    def collect(content: Any) -> None:
         if isinstance(content, dict):
             if isinstance(content.get("_target_"), str):
-                known = found.setdefault(content["_target_"], {})
-                known |= {key: value for key, value in content.items() if known.get(key) is None}
+                arguments = arguments_by_target.setdefault(content["_target_"], {})
+                arguments |= {key: value for key, value in content.items() if arguments.get(key) is None}
             for value in content.values():
-                gather(value)
+                collect(value)
 
-    for file in _files(folders).values():
-        gather(file.content)
-    return found
-
-
-def _line(node: Any, path: Sequence[str], value: Any) -> int | None:
-    """The line where a YAML node sets ``path`` to ``value``."""
-    if isinstance(node, yaml.MappingNode):
-        for key, below in node.value:
-            if key.value == path[0]:
-                if len(path) > 1:
-                    return _line(below, path[1:], value)
-                said = yaml.load(yaml.serialize(below), _Loader)
-                return key.start_mark.line + 1 if said == value or family(value) == "mapping" else None
-    return None
+    for file in _read_conf_files(folders).values():
+        collect(file.content)
+    return arguments_by_target
 
 
-def _chosen(typed: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The choices of groups that were typed or stand in the defaults list, those that rule last at the end."""
-    for entry in files()["train.yaml"].content["defaults"]:
-        if isinstance(entry, dict):
-            yield from ((group, str(choice)) for group, choice in entry.items())
-    for override in typed:
-        group, _, choices = override.partition("=")
-        yield from ((group, choice.strip()) for choice in choices.strip("[]").split(","))
+def selected_files(overrides: Sequence[str]) -> list[str]:
+    """The names of the files that a config is composed of, those that override others last.
+
+    Follows the defaults list of ``train.yaml``, the choices typed as overrides, and the lists of what they choose.
+    """
+    files = read_conf_files()
+    selected: dict[str, list[str]] = {}  # the files of each group
+
+    def select(group: str, options: Any) -> None:
+        listed = options if isinstance(options, list) else [options]
+        selected.pop(group, None)
+        selected[group] = [f"{group}/{option}.yaml" for option in listed if f"{group}/{option}.yaml" in files]
+        for name in list(selected[group]):
+            follow(name, group)
+
+    def follow(name: str, group: str = "") -> None:
+        content = files[name].content
+        for entry in (content.get("defaults") or []) if isinstance(content, dict) else []:
+            if isinstance(entry, dict):
+                for key, options in entry.items():
+                    other = key.removeprefix("override ").removeprefix("optional ").strip().partition("@")[0]
+                    select(other[1:] if other.startswith("/") else f"{group}/{other}".strip("/"), options)
+            elif f"{group}/{entry}.yaml" in files:
+                selected[group].append(f"{group}/{entry}.yaml")
+
+    follow("train.yaml")
+    for override in overrides:
+        group, _, options = override.partition("=")
+        group = group.lstrip("+").partition("@")[0]
+        if conf_files.is_group(group):
+            select(group, [option.strip() for option in options.strip("[]").split(",")])
+    return ["train.yaml", *(name for names in selected.values() for name in names)]
 
 
-def place(name: str, value: Any, typed: Sequence[str]) -> str:
-    """Where a config's value was given: on the command line, or in which line of which file."""
-    for override in typed:
-        key = override.partition("=")[0].lstrip("+~").replace("/", ".").partition("@")[0]
-        if conf_files.is_group(key) and name != key:  # a choice, not the value itself
+def where_set(key: str, value: Any, overrides: Sequence[str]) -> str:
+    """Where a config's value was given: on the command line, or in which line of which file; empty if unknown."""
+    for override in overrides:
+        typed_key = override.partition("=")[0].lstrip("+~").replace("/", ".").partition("@")[0]
+        if conf_files.is_group(typed_key) and key != typed_key:  # a choice, not the value itself
             continue
-        if f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}."):
+        if f"{key}.".startswith(f"{typed_key}.") or f"{typed_key}.".startswith(f"{key}."):
             return "command line"
-    chosen = {(group, choice): -number for number, (group, choice) in enumerate(_chosen(typed))}
-    for file_name, file in sorted(files().items(), key=lambda item: chosen.get(_group_and_choice(item[0]), 1)):
-        group, _ = _group_and_choice(file_name)
-        package = () if "@package _global_" in file.text or not group else (group,)
-        parts = name.split(".")
-        if tuple(parts[: len(package)]) == package and (keys := parts[len(package) :]):
-            line = _line(yaml.compose(file.text, Loader=_Loader), keys, value)
+    files = read_conf_files()
+    for name in reversed(selected_files(overrides)):
+        file = files[name]
+        group = PurePosixPath(name).parent.parts
+        package = () if "@package _global_" in file.text else group
+        path = key.split(".")
+        if tuple(path[: len(package)]) == package and (keys := path[len(package) :]):
+            line = _line_that_sets(yaml.compose(file.text, Loader=_Loader), keys, value)
             if line is not None:
                 is_ours = file.path.is_relative_to(CONF)
-                return f"{f'conf/{file_name}' if is_ours else file.path}:{line}"
+                return f"{f'conf/{name}' if is_ours else file.path}:{line}"
     return ""
 
 
-def _group_and_choice(file_name: str) -> tuple[str, str]:
-    """The innermost group and the choice that a file such as ``model/mlp.yaml`` is; no group for ``train.yaml``."""
-    path = PurePosixPath(file_name)
-    return path.parent.name, path.stem
+def _line_that_sets(node: Any, keys: Sequence[str], value: Any) -> int | None:
+    """The line where a YAML node sets nested keys to a value."""
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            if key_node.value == keys[0]:
+                if len(keys) > 1:
+                    return _line_that_sets(value_node, keys[1:], value)
+                value_in_file = yaml.load(yaml.serialize(value_node), _Loader)
+                is_it = value_in_file == value or family(value) == "mapping"
+                return key_node.start_mark.line + 1 if is_it else None
+    return None

@@ -9,14 +9,17 @@ from typing import Any
 from experiments.config import conf_files
 from experiments.config.checks.ranges import kind_mismatch, ruled
 from experiments.config.checks.sections import GROUPS, LISTS, MUST_BE_THERE, Config, leaves, section, value_at
-from experiments.config.checks.sources import defaults, files
+from experiments.config.checks.sources import default_arguments, read_conf_files
 from experiments.config.plain_values import CLASSIFIER
 from experiments.config.suggestions import leaf_by_key, suggestion_suffix
 
 
 def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any, str]]:
     """Keys that nothing reads or that are missing, and values that cannot be what they stand for."""
-    known, every = files()["train.yaml"].content, "\n".join([*(file.text for file in files().values()), *typed])
+    known, every = (
+        read_conf_files()["train.yaml"].content,
+        "\n".join([*(file.text for file in read_conf_files().values()), *typed]),
+    )
     keys = [key for key in (*known, *GROUPS, "augment") if key not in ("defaults", "hydra")]
     for key, value in config.items():
         if key not in keys and not re.search(rf"\$\{{([\w.]+:)?{re.escape(key)}\b", every):
@@ -69,7 +72,7 @@ def out_of_place(config: Config, group: str) -> Iterator[tuple[str, Any, str]]:
         if not ours or (group == "data" and name.startswith("data.augment.")):
             continue
         key = name.rpartition(".")[2]
-        if kind := kind_mismatch(key, value, defaults().get(target, {}).get(key)):
+        if kind := kind_mismatch(key, value, default_arguments().get(target, {}).get(key)):
             yield name, value, f"must be {kind}"
         else:
             yield from ruled(name, value, target)
