@@ -31,7 +31,7 @@ def main() -> None:
     options = read(Evaluate)
     with without_garbage_collection():
         from experiments.inference.evaluate import evaluate
-        from experiments.runs.environment import code_change
+        from experiments.runs.environment import code_change_warning
         from experiments.runs.run_directory import expand_multirun
 
     results = evaluate(
@@ -45,7 +45,7 @@ def main() -> None:
         options.output,
     )
     for run in (found for named in options.run for found in expand_multirun(Path(named))):
-        if note := code_change(run, CHECKOUT or Path.cwd()):
+        if note := code_change_warning(run, CHECKOUT or Path.cwd()):
             print(note, file=sys.stderr)
     for name, value in results.items():
         print(f"{name} {value:.6g}")

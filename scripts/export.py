@@ -28,11 +28,11 @@ def main() -> None:
     options = read(Export)
     with without_garbage_collection():
         from experiments.inference.export import export
-        from experiments.runs.environment import code_change
+        from experiments.runs.environment import code_change_warning
         from experiments.runs.run_directory import checkpoint_of
 
     checkpoint = checkpoint_of(options.run, options.checkpoint)
-    if options.run and (note := code_change(Path(options.run), CHECKOUT or Path.cwd())):
+    if options.run and (note := code_change_warning(Path(options.run), CHECKOUT or Path.cwd())):
         print(note, file=sys.stderr)
     print(f"written: {export(checkpoint, options.format, options.output, options.trust)}")
 

@@ -32,10 +32,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = compose(*overrides, f"run_dir={folder}")
         with without_garbage_collection():
-            from experiments.sweeps.summary.pictures import can_draw
+            from experiments.sweeps.summary.pictures import are_installed
             from experiments.training.find_lr import find_lr
 
-        picture = options.picture if can_draw() else None
+        picture = options.picture if are_installed("matplotlib") else None
         fastest, lowest = find_lr(config, options.min_lr, options.max_lr, options.steps, picture)
     print(f"the loss falls fastest at a learning rate of {fastest:.2g}, and is lowest at {lowest:.2g}")
     print(f"a tenth of the latter, {lowest / 10:.2g}, is a good start, and the peak of a schedule that warms up")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.runs import environment
-from experiments.runs.environment import code_change, describe_environment, git_state, installed_packages
+from experiments.runs.environment import code_change_warning, describe_environment, git_state, installed_packages
 from experiments.runs.run_record import record_resume, record_start
 
 CODE = "def forward(self, x):\n    cls_token = x.mean(1)\n    token: int = tokens[self.key_size]\n"
@@ -87,11 +87,11 @@ def test_every_package_is_named_and_a_checkout_by_its_folder():
 def test_a_run_that_goes_on_with_other_code_says_so_and_keeps_both(repository, tmp_path):
     run = tmp_path / "run"
     record_start(run, {"seed": 0}, [], repository)
-    assert code_change(run, repository) is None
+    assert code_change_warning(run, repository) is None
     (repository / "src" / "own" / "net.py").write_text("a = 4\n")
-    assert "in what is not committed" in code_change(run, repository)
+    assert "in what is not committed" in code_change_warning(run, repository)
     record_resume(run, {"seed": 0}, repository)
-    assert code_change(run, repository) is None
+    assert code_change_warning(run, repository) is None
     assert "a = 4" in (run / "git.1.diff").read_text()
     assert "cls_token" in (run / "git.diff").read_text()
     known = json.loads((run / "environment.json").read_text())
@@ -111,7 +111,7 @@ def test_a_run_whose_changes_were_committed_or_undone_keeps_no_older_diff(reposi
     (run / "summary.json").write_text('{"status": "failed"}')
     git(repository, "stash", "--include-untracked")
     record_resume(run, {"seed": 0}, repository)  # the same commit, without the changes
-    assert code_change(run, repository) is None
+    assert code_change_warning(run, repository) is None
     record_start(run, {"seed": 0}, [], repository)  # what failed may start over in its folder
     assert not (run / "git.diff").exists()
-    assert code_change(run, repository) is None
+    assert code_change_warning(run, repository) is None

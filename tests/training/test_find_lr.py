@@ -3,13 +3,13 @@ import torch
 
 import experiments
 from experiments.errors import UserError
-from experiments.sweeps.summary.pictures import can_draw
+from experiments.sweeps.summary.pictures import are_installed
 from experiments.training.find_lr import find_lr
 from tests.conftest import ROOT
 
 
 def test_it_finds_a_rate_at_which_a_network_learns(tmp_path):
-    picture = tmp_path / "loss.png" if can_draw() else None
+    picture = tmp_path / "loss.png" if are_installed("matplotlib") else None
     config = experiments.compose("model=mlp", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "optimizer=sgd")
     torch.manual_seed(0)
     fastest, lowest = find_lr(config, picture=picture)
@@ -26,7 +26,7 @@ def test_a_schedule_that_counts_steps_is_no_obstacle_and_no_picture_is_drawn_una
 
 
 def test_a_picture_that_cannot_be_written_loses_no_result(tmp_path):
-    if not can_draw():
+    if not are_installed("matplotlib"):
         pytest.skip("matplotlib is not installed")
     config = experiments.compose("model=mlp", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "optimizer=sgd")
     with pytest.raises(UserError, match=r"nowhere/a\.pngx cannot be written: .* fell fastest at .* lowest at"):

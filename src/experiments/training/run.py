@@ -21,7 +21,7 @@ from experiments.learning import Classifier
 from experiments.monitoring.loggers.log import log_start
 from experiments.monitoring.loggers.record import replay
 from experiments.runs.allowed_classes import trust_needed
-from experiments.runs.environment import code_change
+from experiments.runs.environment import code_change_warning
 from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
 from experiments.runs.run_record import clear_outcome, record_resume, record_start, record_summary, record_traceback
 from experiments.training.build import Experiment, build
@@ -93,7 +93,7 @@ def train(
                     )
                 return summary
             config = resume_plan.config
-            if change := code_change(run_dir, CHECKOUT or Path.cwd()):
+            if change := code_change_warning(run_dir, CHECKOUT or Path.cwd()):
                 log.warning("%s", change)
             if tensorboard := (config["logger"] or {}).get("tensorboard"):
                 tensorboard["purge_step"] = resume_plan.logged_steps

@@ -1,4 +1,4 @@
-"""Draw many runs with Optuna's plots: their history, what each parameter did, how much it mattered."""
+"""Plot many runs with Optuna: their history, each parameter's values, and how much each parameter mattered."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,64 +15,66 @@ if TYPE_CHECKING:
 LOG_RATIO = 30.0  # values that span more than this ratio are shown on a log scale
 
 
-def can_draw(*packages: str) -> bool:
-    """Whether matplotlib and further packages are installed."""
-    return all(find_spec(package) is not None for package in ("matplotlib", *packages))
+def are_installed(*packages: str) -> bool:
+    """Whether packages are there to be imported."""
+    return all(find_spec(package) is not None for package in packages)
 
 
-def draw(runs: Sequence[Run], metric: str, minimize: bool, folder: Path) -> list[Path]:
-    """Write ``history.png``, ``slice.png`` and ``importance.png``; those that show something."""
+def save_plots(runs: Sequence[Run], metric: str, minimize: bool, folder: Path) -> list[Path]:
+    """Save ``history.png``, ``slice.png`` and ``importance.png``, but none that would be empty; return their paths."""
     import matplotlib
     import numpy as np
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from optuna.visualization import matplotlib as plots
+    from optuna.visualization import matplotlib as optuna_plots
 
-    study = as_study(runs, metric, minimize)
-    drawers: dict[str, Any] = {
-        "history": plots.plot_optimization_history,
-        "slice": plots.plot_slice,
-        "importance": plots.plot_param_importances,
+    study = study_of(runs, metric, minimize)
+    plots: dict[str, Any] = {
+        "history": optuna_plots.plot_optimization_history,
+        "slice": optuna_plots.plot_slice,
+        "importance": optuna_plots.plot_param_importances,
     }
-    written = []
-    for name, plot in drawers.items():
+    paths = []
+    for name, plot in plots.items():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of few runs, of what is experimental
+            warnings.simplefilter("ignore")  # Optuna calls these plots experimental, and warns of few trials
             try:
                 axes = np.ravel(plot(study, target_name=metric))
             except (ValueError, RuntimeError, ZeroDivisionError):  # too few runs, or all alike
                 continue
         if axes.size and axes[0].has_data():
-            for one in axes if name == "slice" else ():
-                one.tick_params(axis="x", rotation=40)  # long choices stand beside each other
-            written.append(folder / f"{name}.png")
-            axes[0].figure.savefig(written[-1], dpi=120, bbox_inches="tight")
+            if name == "slice":
+                for axis in axes:
+                    axis.tick_params(axis="x", rotation=40)  # or long choices would overlap
+            paths.append(folder / f"{name}.png")
+            axes[0].figure.savefig(paths[-1], dpi=120, bbox_inches="tight")
         pyplot.close("all")
-    return written
+    return paths
 
 
-def as_study(runs: Sequence[Run], metric: str, minimize: bool) -> "Study":
-    """Return the finished runs as trials of a study in memory, in the order of their names."""
+def study_of(runs: Sequence[Run], metric: str, minimize: bool) -> "Study":
+    """A study in memory whose trials are the finished runs, in the order of their names."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     finished = [run for run in runs if run.status == "finished" and isinstance(run.summary.get(metric), (int, float))]
-    values: dict[str, list[Any]] = {}
+    values_by_parameter: dict[str, list[Any]] = {}
     for run in finished:
-        for name, value in run.varied.items():
-            values.setdefault(name, []).append(value)
-    distributions = {name: _distribution(some) for name, some in values.items()}
+        for parameter, value in run.varied.items():
+            values_by_parameter.setdefault(parameter, []).append(value)
+    distributions = {parameter: _distribution(values) for parameter, values in values_by_parameter.items()}
     study = optuna.create_study(direction="minimize" if minimize else "maximize")
     for run in sorted(finished, key=lambda run: (int(run.name) if run.name.isdecimal() else 0, run.name)):
-        own = {name: distributions[name] for name in run.varied}
-        params = {
-            name: run.varied[name]
-            if isinstance(one, optuna.distributions.FloatDistribution)
-            else str(run.varied[name])
-            for name, one in own.items()
-        }
-        trial = optuna.trial.create_trial(params=params, distributions=own, value=run.summary[metric])
+        params = {}
+        for parameter, value in run.varied.items():
+            is_number = isinstance(distributions[parameter], optuna.distributions.FloatDistribution)
+            params[parameter] = value if is_number else str(value)
+        trial = optuna.trial.create_trial(
+            params=params,
+            distributions={parameter: distributions[parameter] for parameter in params},
+            value=run.summary[metric],
+        )
         study.add_trial(trial)
     return study
 

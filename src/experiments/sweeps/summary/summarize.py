@@ -136,13 +136,13 @@ def summarize(
         say(part + "\n")
     if output is not None:
         write(Path(output), table, repeated, latex(repeated or rows(runs, metrics), metrics), say)
-        from experiments.sweeps.summary.pictures import can_draw, draw
+        from experiments.sweeps.summary.pictures import are_installed, save_plots
 
         finished = [run for run in runs if run.status == "finished"]
         if not any(isinstance(run.summary.get(metrics[0]), (int, float)) for run in finished):
             say("no pictures: no run has finished")
-        elif can_draw("optuna"):
-            say(f"pictures: {', '.join(map(str, draw(runs, metrics[0], minimize, Path(output))))}")
+        elif are_installed("matplotlib", "optuna"):
+            say(f"pictures: {', '.join(map(str, save_plots(runs, metrics[0], minimize, Path(output))))}")
         else:
             say(f"no pictures: they need Optuna and matplotlib ({install_command('sweep')})")
     return runs
