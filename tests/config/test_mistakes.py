@@ -242,6 +242,23 @@ def test_a_mistake_in_a_file_is_shown_with_its_line():
     assert where_set("optimizer.momentum", 0.9, ["optimizer.momentum=0.9"]) == "command line"
 
 
+@pytest.mark.parametrize(
+    ("typed", "key", "value", "file"),
+    [
+        (["callbacks=[default,ema]"], "callbacks.ema.decay", 0.99, "callbacks/ema.yaml"),
+        (["callbacks=[default,ema]"], "callbacks.finite_loss.every_n_steps", 50, "callbacks/checkpoints.yaml"),
+        (["experiment=mnist_attention"], "optimizer.momentum", 0.95, "optimizer/muon.yaml"),
+        (["experiment=mnist_attention"], "augment.affine.translate", 0.04, "experiment/mnist_attention.yaml"),
+        (["sweep=mlp"], "hydra.sweeper.n_trials", 20, "hydra/sweeper/optuna.yaml"),
+        ([], "optimizer.lr", 0.002, ""),  # an interpolation: the number itself stands in files that were not chosen
+        ([], "optimizer.momentum", 0.9, ""),
+    ],
+    ids=str,
+)
+def test_a_value_is_found_in_the_files_that_were_chosen(typed, key, value, file):
+    assert where_set(key, value, typed).removeprefix("conf/").partition(":")[0] == file
+
+
 def test_the_whole_way_is_shown_where_it_is_asked_for(here, script_here, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     code, _, errors = script_here("train", "optimizer.lr=-1")

@@ -115,3 +115,16 @@ def test_a_run_whose_changes_were_committed_or_undone_keeps_no_older_diff(reposi
     record_start(run, {"seed": 0}, [], repository)  # what failed may start over in its folder
     assert not (run / "git.diff").exists()
     assert code_change_warning(run, repository) is None
+
+
+def test_a_file_of_ones_own_that_changed_or_is_gone_is_named(repository, tmp_path, monkeypatch):
+    (tmp_path / "net_of_mine.py").write_text("class Net: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    record_start(run, {"model": {"net": {"_target_": "net_of_mine.Net"}}, "trust": []}, [], repository)
+    assert code_change_warning(run, repository) is None
+    (tmp_path / "net_of_mine.py").write_text("class Net: pass\n")
+    assert code_change_warning(run, repository).endswith(f"may too: {tmp_path / 'net_of_mine.py'}")
+    (tmp_path / "net_of_mine.py").unlink()
+    assert code_change_warning(run, repository).endswith(f"{tmp_path / 'net_of_mine.py'} (missing)")

@@ -21,7 +21,7 @@ def are_installed(*packages: str) -> bool:
 
 
 def save_plots(runs: Sequence[Run], metric: str, minimize: bool, folder: Path) -> list[Path]:
-    """Save ``history.png``, ``slice.png`` and ``importance.png``, but none that would be empty; return their paths."""
+    """Save ``history.png``, ``slice.png`` and ``importance.png``, but none that would be empty; return paths."""
     import matplotlib
     import numpy as np
 
