@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 import experiments
 from experiments.config.checks.check import config_mistakes
 from experiments.config.checks.classes import class_mistakes
-from experiments.config.checks.sources import where_set
+from experiments.config.checks.sources import origin_of
 from experiments.config.installation import CONF, OWN_CONF
 from experiments.config.overrides import explain
 from experiments.errors import UserError
@@ -237,9 +237,9 @@ def test_all_mistakes_come_at_once_each_with_its_place(here, script_here):
 def test_a_mistake_in_a_file_is_shown_with_its_line():
     recipe = (CONF / "experiment" / "digits_cnn.yaml").read_text().splitlines()
     line = recipe.index("  max_epochs: 60") + 1
-    assert where_set("trainer.max_epochs", 60, ["experiment=digits_cnn"]) == f"conf/experiment/digits_cnn.yaml:{line}"
-    assert where_set("optimizer.momentum", 0.9, ["optimizer=sgd"]) == "conf/optimizer/sgd.yaml:4"
-    assert where_set("optimizer.momentum", 0.9, ["optimizer.momentum=0.9"]) == "command line"
+    assert origin_of("trainer.max_epochs", 60, ["experiment=digits_cnn"]) == f"conf/experiment/digits_cnn.yaml:{line}"
+    assert origin_of("optimizer.momentum", 0.9, ["optimizer=sgd"]) == "conf/optimizer/sgd.yaml:4"
+    assert origin_of("optimizer.momentum", 0.9, ["optimizer.momentum=0.9"]) == "command line"
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_mistake_in_a_file_is_shown_with_its_line():
     ids=str,
 )
 def test_a_value_is_found_in_the_files_that_were_chosen(typed, key, value, file):
-    assert where_set(key, value, typed).removeprefix("conf/").partition(":")[0] == file
+    assert origin_of(key, value, typed).removeprefix("conf/").partition(":")[0] == file
 
 
 def test_the_whole_way_is_shown_where_it_is_asked_for(here, script_here, monkeypatch):

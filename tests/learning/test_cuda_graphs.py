@@ -56,6 +56,7 @@ def replays(monkeypatch):
     for name, stand_in in {
         "Stream": lambda: stream, "current_stream": lambda: stream, "stream": lambda other: nullcontext(),
         "get_sync_debug_mode": int, "set_sync_debug_mode": lambda mode: None, "graph_pool_handle": lambda: None,
+        "reset_peak_memory_stats": lambda: None,
         "memory_allocated": int, "max_memory_allocated": int, "memory_reserved": int, "mem_get_info": lambda: (1, 1),
         "default_generators": {None: generator},
     }.items():  # fmt: skip

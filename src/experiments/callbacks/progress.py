@@ -14,6 +14,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
+from experiments.config.installation import in_notebook
 from experiments.data.batches import steps_per_epoch, steps_taken
 from experiments.errors import ranges
 
@@ -22,8 +23,12 @@ EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 
 
 def has_screen() -> bool:
-    """Whether somebody watches: a terminal that is this process's own, and neither CI's nor a sweep worker's."""
-    return sys.stderr.isatty() and not os.environ.get("CI") and multiprocessing.parent_process() is None
+    """Whether somebody watches: a notebook, or a terminal that is neither CI's nor a sweep worker's."""
+    return (
+        (sys.stderr.isatty() or in_notebook())
+        and not os.environ.get("CI")
+        and multiprocessing.parent_process() is None
+    )
 
 
 class Progress(TQDMProgressBar):
@@ -130,7 +135,7 @@ class Progress(TQDMProgressBar):
         parts["seconds"] = f"{time.perf_counter() - self._epoch_started:.1f} s"
         if left := self.time_left(trainer):
             parts["left"] = f"left {left}"
-        width = shutil.get_terminal_size().columns if has_screen() else math.inf
+        width = shutil.get_terminal_size().columns if has_screen() and not in_notebook() else math.inf
         for name in ("left", "best", "train/accuracy", "train/loss"):  # the bar of a terminal shows the first two
             if len("  ".join(parts.values())) >= width:
                 parts.pop(name, None)

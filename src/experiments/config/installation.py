@@ -92,3 +92,9 @@ def _python() -> str:
 
 def _under_uv() -> bool:
     return "UV_RUN_RECURSION_DEPTH" in os.environ
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")

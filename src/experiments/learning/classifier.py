@@ -24,7 +24,7 @@ from experiments.learning.metrics import MeanLoss, own_metrics, single_number
 from experiments.learning.optimizers import make_optimizer
 from experiments.learning.param_groups import ParamGroup
 from experiments.learning.schedulers import planned_schedule
-from experiments.learning.steps import StepOutputs, joined, step_graphs, steps_until_logged, take_steps
+from experiments.learning.steps import StepOutputs, merge_outputs, step_graphs, steps_until_logged, take_steps
 
 STAGES = ("train", "val", "test")
 Batch = tuple[Tensor, Tensor]
@@ -154,7 +154,9 @@ class Classifier(LightningModule):
         if not before:
             self.count("train", loss, logits, last[1])
             return loss
-        mean_loss, losses, logits, labels = joined([*before, (loss.detach().reshape(1), logits.detach(), last[1])])
+        mean_loss, losses, logits, labels = merge_outputs(
+            [*before, (loss.detach().reshape(1), logits.detach(), last[1])]
+        )
         self.count("train", mean_loss, logits, labels)
         return {"loss": loss, "losses": losses}
 

@@ -49,7 +49,7 @@ def outer_matrices(module: nn.Module, num_classes: int) -> list[torch.Tensor] | 
     return [*heads, *embeddings] if heads else None
 
 
-def can_read_rates(optimizer: Optimizer) -> bool:
+def takes_tensor_rates(optimizer: Optimizer) -> bool:
     """Whether an optimizer does the same in every step, and reads its rates from the GPU where they are tensors."""
     return type(optimizer).__module__.startswith("torch.optim.") and all(
         (group.get("fused") or group.get("capturable")) and isinstance(group["lr"], float)

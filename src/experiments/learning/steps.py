@@ -18,7 +18,7 @@ from experiments.learning.lightning_internals import (
     count_optimizer_step,
 )
 from experiments.learning.metrics import at_least_32_bits
-from experiments.learning.optimizers import can_read_rates
+from experiments.learning.optimizers import takes_tensor_rates
 
 if TYPE_CHECKING:
     from experiments.learning.classifier import Classifier
@@ -29,7 +29,7 @@ StepOutputs = tuple[Tensor, Tensor, Tensor]  # of some steps: losses (steps,), l
 
 
 def take_step(
-    module: "Classifier", optimizer: Optimizer, batch: Batch, logged_as: int | None = None
+    module: "Classifier", optimizer: Optimizer, batch: Batch, log_as_step: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Take one step, logged under a number if it is given one; return the mean loss and the logits."""
     trainer = module.trainer
@@ -37,8 +37,8 @@ def take_step(
         loss, logits = module.step(batch)
     optimizer.zero_grad()
     loss.backward()
-    if logged_as is not None:
-        module.log_step(logged_as, loss)
+    if log_as_step is not None:
+        module.log_step(log_as_step, loss)
         # callbacks that look at gradients now and then find them here too
         call_before_optimizer_step(trainer, optimizer)
     if trainer.gradient_clip_val is not None:
@@ -48,7 +48,7 @@ def take_step(
     return loss.detach(), logits.detach()
 
 
-def joined(outputs: list[StepOutputs]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def merge_outputs(outputs: list[StepOutputs]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The mean loss over all images of some steps, beside their losses, logits and labels.
 
     All batches but the last one must be equally large.
@@ -71,7 +71,7 @@ def step_graphs(module: "Classifier") -> StepGraphs | None:
     optimizer = module.optimizers(use_pl_optimizer=False)
     if module.device.type != "cuda" or not isinstance(optimizer, Optimizer):
         return None
-    if not can_read_rates(optimizer):
+    if not takes_tensor_rates(optimizer):
         if module.cuda_graphs:
             log.info("steps are taken without CUDA graphs: %s is not fused", type(optimizer).__name__)
         return None
@@ -91,7 +91,7 @@ def take_steps(
     optimizer = module.optimizers(use_pl_optimizer=False)
     assert isinstance(optimizer, Optimizer)
     schedules = [plan.scheduler for plan in trainer.lr_scheduler_configs if plan.interval == "step"]
-    averages = [average for average in trainer.callbacks if isinstance(average, WeightAveraging)]  # type: ignore[attr-defined]
+    averaging = [callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
 
     def finish_step() -> None:
         count_optimizer_step(trainer)
@@ -101,29 +101,29 @@ def take_steps(
     outputs: list[StepOutputs] = []
     done = 0
     if graphs:
-        graphs.start_list(batches[0])
+        graphs.begin_list(batches[0])
     while done < len(batches):
         batch, step = batches[done], trainer.global_step
-        quiet = steps_until_logged(trainer, step)
-        if graphs and quiet and graphs.are_ready(batch):
-            longest = min(1 if averages else quiet, len(batches) - done)
+        steps_before_log = steps_until_logged(trainer, step)
+        if graphs and steps_before_log and graphs.ensure_captured(batch):
+            longest = min(1 if averaging else steps_before_log, len(batches) - done)
             rates: list[list[float]] = []
-            while len(rates) < longest and graphs.same_settings():
+            while len(rates) < longest and graphs.optimizer_settings_unchanged():
                 rates.append([group["lr"] for group in optimizer.param_groups])
                 finish_step()
             some = batches[done : done + len(rates)]
             losses, all_logits = zip(*graphs.replay(some, rates), strict=True)
             outputs.append((torch.cat(losses), torch.cat(all_logits), torch.cat([labels for _, labels in some])))
         else:
-            if graphs and quiet:
+            if graphs and steps_before_log:
                 loss, logits = graphs.warm_up(batch)
             else:
-                loss, logits = take_step(module, optimizer, batch, None if quiet else step)
+                loss, logits = take_step(module, optimizer, batch, None if steps_before_log else step)
             finish_step()
             some = [batch]
             outputs.append((loss.reshape(1), logits, batch[1]))
-        for average in averages:
-            average.on_train_batch_end(trainer, module, None, batch, batch_idx)
+        for callback in averaging:
+            callback.on_train_batch_end(trainer, module, None, batch, batch_idx)
         done += len(some)
     count_logged_steps(trainer, len(batches))
     return outputs

@@ -20,6 +20,7 @@ from experiments.runs.run_directory import read_environment
 
 LIBRARY_PREFIXES = ("experiments.", "torch.", "torchvision.", "torchmetrics.", "lightning.")
 SOURCE_FOLDERS = ("src/", "conf/", "scripts/")  # new .py and .yaml files in them belong to the code that ran
+GIT_OPTIONS = ("-c", "core.quotePath=false", "-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false")
 MAX_DIFF = 1_000_000  # characters
 
 
@@ -71,7 +72,7 @@ def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
     """
 
     def git(*arguments: str, ok_codes: tuple[int, ...] = (0,)) -> str:
-        command = ["git", "-c", "core.quotePath=false", "-C", str(folder), *arguments]
+        command = ["git", *GIT_OPTIONS, "-C", str(folder), *arguments]
         process = subprocess.run(command, capture_output=True, timeout=10)
         if process.returncode not in ok_codes:
             raise subprocess.SubprocessError(process.stderr.decode("utf-8", "replace"))

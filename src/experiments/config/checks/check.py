@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from experiments.config import conf_files
 from experiments.config.checks.combinations import combinations
 from experiments.config.checks.sections import Config, shown
-from experiments.config.checks.sources import where_set
+from experiments.config.checks.sources import origin_of
 from experiments.config.checks.values import files_and_folders, values
 from experiments.config.command_line import without_garbage_collection
 from experiments.config.plain_values import job_values, overrides_of
@@ -101,7 +101,7 @@ def config_mistakes(config: Config, typed: Sequence[str] = (), files: bool = Tru
 
 def describe_mistake(name: str, value: Any, fault: str, typed: Sequence[str]) -> str:
     """One mistake in one line: the key, its value, what it must be, and where it stands."""
-    where = where_set(name, value, typed)
+    where = origin_of(name, value, typed)
     given = f"{name}={shown(value)}" if value != "" and not isinstance(value, Mapping) else name
     return f"{given}: it {fault}" + (f" ({where})" if where else "")
 

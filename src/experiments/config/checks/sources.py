@@ -14,6 +14,10 @@ from experiments.config.installation import CONF
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+#: Groups whose files stand at the end of train.yaml's defaults list, in its order.
+OVERRIDING = ("experiment", "sweep", "debug", "local")
+
+
 class ConfFile(NamedTuple):
     """A file of a conf folder, as it was read."""
 
@@ -29,7 +33,7 @@ def read_conf_files() -> dict[str, ConfFile]:
 
 @lru_cache(maxsize=1)
 def _read_conf_files(folders: tuple[Path, ...]) -> dict[str, ConfFile]:
-    rank = {group: number for number, group in enumerate(("local", "debug", "experiment"))}
+    rank = {group: number for number, group in enumerate(reversed(OVERRIDING))}
     paths = conf_files.every_file()
     files = {}
     for name in sorted(paths, key=lambda name: (rank.get(PurePosixPath(name).parts[0], len(rank)), name)):
@@ -73,7 +77,6 @@ def selected_files(overrides: Sequence[str]) -> list[str]:
 
     def select(group: str, options: Any) -> None:
         listed = options if isinstance(options, list) else [options]
-        selected.pop(group, None)
         selected[group] = [f"{group}/{option}.yaml" for option in listed if f"{group}/{option}.yaml" in files]
         for name in list(selected[group]):
             follow(name, group)
@@ -86,7 +89,7 @@ def selected_files(overrides: Sequence[str]) -> list[str]:
                     other = key.removeprefix("override ").removeprefix("optional ").strip().partition("@")[0]
                     select(other[1:] if other.startswith("/") else f"{group}/{other}".strip("/"), options)
             elif f"{group}/{entry}.yaml" in files:
-                selected[group].append(f"{group}/{entry}.yaml")
+                selected[group].insert(0, f"{group}/{entry}.yaml")
 
     follow("train.yaml")
     for override in overrides:
@@ -94,10 +97,12 @@ def selected_files(overrides: Sequence[str]) -> list[str]:
         group = group.lstrip("+").partition("@")[0]
         if conf_files.is_group(group):
             select(group, [option.strip() for option in options.strip("[]").split(",")])
-    return ["train.yaml", *(name for names in selected.values() for name in names)]
+    names = [name for names in selected.values() for name in names]
+    overriding = [name for name in names if PurePosixPath(name).parts[0] in OVERRIDING]
+    return ["train.yaml", *(name for name in names if name not in overriding), *overriding]
 
 
-def where_set(key: str, value: Any, overrides: Sequence[str]) -> str:
+def origin_of(key: str, value: Any, overrides: Sequence[str]) -> str:
     """Where a config's value was given: on the command line, or in which line of which file; empty if unknown."""
     for override in overrides:
         typed_key = override.partition("=")[0].lstrip("+~").replace("/", ".").partition("@")[0]

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.config.installation import in_notebook
 from experiments.sweeps.summary.runs import Run
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def save_plots(runs: Sequence[Run], metric: str, minimize: bool, folder: Path) -
     import matplotlib
     import numpy as np
 
-    matplotlib.use("Agg")
+    if not in_notebook():  # which shows plots by a backend of its own
+        matplotlib.use("Agg")
     from matplotlib import pyplot
     from optuna.visualization import matplotlib as optuna_plots
 
@@ -65,7 +67,7 @@ def study_of(runs: Sequence[Run], metric: str, minimize: bool) -> "Study":
             values_by_parameter.setdefault(parameter, []).append(value)
     distributions = {parameter: _distribution(values) for parameter, values in values_by_parameter.items()}
     study = optuna.create_study(direction="minimize" if minimize else "maximize")
-    for run in sorted(finished, key=lambda run: (int(run.name) if run.name.isdecimal() else 0, run.name)):
+    for run in sorted(finished, key=_number_and_name):
         params = {}
         for parameter, value in run.varied.items():
             is_number = isinstance(distributions[parameter], optuna.distributions.FloatDistribution)
@@ -77,6 +79,11 @@ def study_of(runs: Sequence[Run], metric: str, minimize: bool) -> "Study":
         )
         study.add_trial(trial)
     return study
+
+
+def _number_and_name(run: Run) -> tuple[str, int, str]:
+    folder, _, last = run.name.rpartition("/")
+    return folder, int(last) if last.isdecimal() else 0, last
 
 
 def _distribution(values: Sequence[Any]) -> "BaseDistribution":
