@@ -13,7 +13,7 @@ from experiments.data import Digits
 from experiments.errors import UserError
 from experiments.learning.classifier import Classifier
 from experiments.nets import CNN
-from experiments.runs.checkpoint_files import AtomicCheckpointIO
+from experiments.runs.checkpoint_files import AtomicCheckpointIO, rolling_name
 from experiments.runs.files import write_atomically
 from experiments.training.build import build
 from experiments.training.run import fit_and_test
@@ -91,28 +91,35 @@ def test_training_does_not_wait_for_the_disk_but_loading_and_the_end_do(tmp_path
     monkeypatch.setattr(os, "fsync", lambda file: may_write.wait(60) and flush(file))
     files = AtomicCheckpointIO()
     files.write_in_background()
-    weights = torch.zeros(3)
-    for step in (1, 2):
-        weights.fill_(step)
-        files.save_checkpoint({"state_dict": {"weight": weights}}, tmp_path / f"{step}.ckpt")
-    weights.fill_(3)
-    assert not list(tmp_path.glob("*.ckpt"))
+    first, second = (tmp_path / rolling_name(0, step) for step in (1, 2))
+    weights = torch.ones(3)
+    files.save_checkpoint({"state_dict": {"weight": weights}}, first)
+    weights.fill_(2)
+    assert not first.exists()
     may_write.set()
-    assert files.load_checkpoint(tmp_path / "2.ckpt")["state_dict"]["weight"].tolist() == [2, 2, 2]
-    files.save_checkpoint({"state_dict": {}}, tmp_path / "3.ckpt")
+    assert files.load_checkpoint(first)["state_dict"]["weight"].tolist() == [1, 1, 1]
+    files.save_checkpoint({"state_dict": {"weight": weights}}, second)
     files.teardown()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.ckpt", "2.ckpt", "3.ckpt"]
+    assert sorted(tmp_path.iterdir()) == [first, second]
 
 
-def test_what_a_write_in_the_background_refuses_is_raised(tmp_path):
+def test_what_lightning_looks_at_is_written_at_once_and_after_what_came_before(tmp_path):
+    files = AtomicCheckpointIO()
+    files.write_in_background()
+    files.save_checkpoint({}, tmp_path / rolling_name(0, 1))
+    files.save_checkpoint({}, tmp_path / "best.ckpt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", rolling_name(0, 1)]
+    files.teardown()
+
+
+def test_what_a_write_in_the_background_refuses_is_raised_by_the_next(tmp_path):
     files = AtomicCheckpointIO()
     files.write_in_background()
     (tmp_path / "file").touch()
-    files.save_checkpoint({}, tmp_path / "file" / "a.ckpt")
-    with pytest.raises(UserError, match="a.ckpt cannot be written"):
-        files.teardown()
-    files.save_checkpoint({}, tmp_path / "b.ckpt")  # at once again
-    assert (tmp_path / "b.ckpt").exists()
+    files.save_checkpoint({}, tmp_path / "file" / rolling_name(0, 1))
+    with pytest.raises(UserError, match=r"rolling-0000-0000001.ckpt cannot be written"):
+        files.save_checkpoint({}, tmp_path / rolling_name(0, 2))
+    files.teardown()  # nothing is left to be raised
 
 
 def test_every_damage_is_noticed(run, tmp_path):
