@@ -202,13 +202,11 @@ class ImageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Every validation image once."""
-        batches = SequentialBatches(len(self.splits["val"]), self.eval_batch_size, *self._ranks())
-        return self.loader("val", batches)
+        return self.loader("val", SequentialBatches(len(self.splits["val"]), self.eval_batch_size, *self._ranks()))
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Every test image once."""
-        batches = SequentialBatches(len(self.splits["test"]), self.eval_batch_size, *self._ranks())
-        return self.loader("test", batches)
+        return self.loader("test", SequentialBatches(len(self.splits["test"]), self.eval_batch_size, *self._ranks()))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Normalise the whole batch where it lies, on the device; in training, augment it before."""
@@ -220,14 +218,17 @@ class ImageDataModule(LightningDataModule):
         several = self.steps_per_execution or 1
         first = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * several  # Lightning counts on after this hook
         with self.waiting:
-            if not self.augment:  # all together, in fewer kernels
+            if together := images.is_cuda and not self.augment:  # fewer kernels; a CPU has one batch in its cache
                 images, labels = self._normalized(images), self._converted(labels)
             batches = list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
-            if self.augment:
-                epoch = self.trainer.current_epoch
-                augmented = (self.augmented(*part, epoch, position) for position, part in enumerate(batches, first))
-                batches = [(self._normalized(images), self._converted(labels)) for images, labels in augmented]
+            if not together:
+                batches = [self._train_batch(*part, position) for position, part in enumerate(batches, first)]
         return BatchList(batches) if several > 1 else batches[0]
+
+    def _train_batch(self, images: Tensor, labels: Tensor, position: int) -> Batch:
+        if self.augment and self.trainer:
+            images, labels = self.augmented(images, labels, self.trainer.current_epoch, position)
+        return self._normalized(images), self._converted(labels)
 
     def augmented(self, images: Tensor, labels: Tensor, epoch: int, position: int) -> Batch:
         """The batch as ``augment`` changes it: float images in [0, 1], and labels that mixing makes soft.
