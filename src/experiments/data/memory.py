@@ -6,6 +6,9 @@ import platform
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 
 def keep_freed_memory() -> None:
     """Let the process keep the memory of tensors that are freed, for those of the next step.
@@ -25,6 +28,11 @@ def release_freed_memory() -> None:
     """Give freed memory back to the system, where the process keeps it for its next steps (``keep_freed_memory``)."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, without making Python wait for what a GPU is at."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def free_memory() -> int | None:

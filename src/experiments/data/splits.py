@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from experiments.data.images.cache import MappedImages, MappedSplit
+from experiments.data.memory import to_device
 from experiments.errors import UserError
 
 # Splits never follow the experiment's seed: runs with different seeds must be comparable.
@@ -104,7 +105,7 @@ class ResidentSplit(TensorDataset):
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
         if isinstance(index, Tensor) and not index.is_cuda:
-            index = index.pin_memory().to(self.tensors[0].device, non_blocking=True)
+            index = to_device(index, self.tensors[0].device)
         return super().__getitem__(index)
 
 

@@ -1,4 +1,4 @@
-"""What reaches into private parts of torch and torchmetrics; each with what breaks and why it must."""
+"""Reach into private parts of torch and torchmetrics; each function says what breaks without it, and why."""
 
 from torch import nn
 from torchmetrics import Metric

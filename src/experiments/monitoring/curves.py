@@ -13,13 +13,8 @@ from torch.optim import Optimizer
 
 from experiments.errors import ranges
 from experiments.learning.host_copies import HostCopies
+from experiments.learning.steps import steps_until_logged
 from experiments.monitoring.loggers.log import log_values
-
-
-def _is_due(trainer: Trainer) -> bool:
-    """Whether the optimizer step that is about to be taken is one of those that are logged."""
-    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return every > 0 and (trainer.global_step + 1) % every == 0
 
 
 class LearningRate(Callback):
@@ -29,7 +24,7 @@ class LearningRate(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """``learning_rate``, or ``learning_rate/<name or number>`` where there are several groups."""
-        if not _is_due(trainer):
+        if steps_until_logged(trainer, trainer.global_step):
             return
         groups = [group for each in trainer.optimizers for group in each.param_groups]
         values = {f"learning_rate/{group.get('name', n)}": float(group["lr"]) for n, group in enumerate(groups)}
@@ -52,7 +47,7 @@ class GradientNorm(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """``gradient_norm``."""
-        if not _is_due(trainer) or not trainer.loggers:
+        if steps_until_logged(trainer, trainer.global_step) or not trainer.loggers:
             return
         self._to_log.use_arrived()
         gradients = [

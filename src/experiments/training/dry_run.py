@@ -52,10 +52,10 @@ def dry_run(config: Mapping[str, Any]) -> dict[str, Any]:
             "enable_progress_bar": False,
             "profiler": None,
         }
-        config["steps_per_execution"] = "auto"  # one batch is no list
         quiet = {"progress": None, "model_summary": None}
         callbacks = {name: part for name, part in config["callbacks"].items() if name not in quiet}
-        experiment = build({**config, "data": data, "trainer": trainer, "callbacks": callbacks})
+        parts = {"data": data, "trainer": trainer, "callbacks": callbacks}
+        experiment = build({**config, **parts, "steps_per_execution": "auto"})  # one batch is no list
         run: Trainer = experiment.trainer
         run.fit(experiment.classifier, datamodule=experiment.data)
         measured = {name: float(value) for name, value in run.callback_metrics.items()}

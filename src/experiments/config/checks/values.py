@@ -16,10 +16,8 @@ from experiments.config.suggestions import leaf_by_key, suggestion_suffix
 
 def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any, str]]:
     """Keys that nothing reads or that are missing, and values that cannot be what they stand for."""
-    known, every = (
-        read_conf_files()["train.yaml"].content,
-        "\n".join([*(file.text for file in read_conf_files().values()), *typed]),
-    )
+    files = read_conf_files()
+    known, every = files["train.yaml"].content, "\n".join([*(file.text for file in files.values()), *typed])
     keys = [key for key in (*known, *GROUPS, "augment") if key not in ("defaults", "hydra")]
     for key, value in config.items():
         if key not in keys and not re.search(rf"\$\{{([\w.]+:)?{re.escape(key)}\b", every):

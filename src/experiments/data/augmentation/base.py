@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from experiments.data.memory import to_device
+
 Batch = tuple[Tensor, Tensor]
 
 
@@ -32,9 +34,8 @@ def uniform(rng: np.random.Generator, like: Tensor, low: float, high: float, *sh
 
 
 def on_device(numbers: np.ndarray[Any, Any], like: Tensor) -> Tensor:
-    """Numbers as a tensor on the device of ``like``, without making Python wait for what a GPU is at."""
-    tensor = torch.from_numpy(numbers)
-    return tensor.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else tensor.to(like.device)
+    """Numbers as a tensor on the device of ``like``."""
+    return to_device(torch.from_numpy(numbers), like.device)
 
 
 @lru_cache
