@@ -8,7 +8,7 @@ from experiments.config.installation import as_started
 from experiments.errors import UserError
 
 HELP = """\
-Describe a network without training it: python scripts/describe.py model=cnn data=mnist
+Describe a network without training it: python scripts/describe.py model=mlp data=digits
 
 Structure, every parameter, multiply-adds and memory; no data file is read. Takes the groups and keys of train.py
 (python scripts/train.py --help lists them), and

@@ -13,7 +13,7 @@ from experiments.config.options import gathered, option, read
 class Evaluate:
     """Evaluate a run's best checkpoint: python scripts/evaluate.py run=<run directory>.
 
-    On another data set: python scripts/evaluate.py run=<run directory> data=mnist data.root=<folder>
+    On another data set: python scripts/evaluate.py run=<run directory> data=image_folder data.root=<folder>
     An ensemble, by the mean of its networks' probabilities: python scripts/evaluate.py run=[<a>,<b>,<c>]
     """
 

@@ -15,7 +15,7 @@ from experiments.config.options import option, read
 
 @dataclass
 class FindLR:
-    """Find a learning rate: python scripts/find_lr.py model=cnn data=mnist [what train.py takes]."""
+    """Find a learning rate: python scripts/find_lr.py model=mlp optimizer=sgd [what train.py takes]."""
 
     min_lr: float = option("the first learning rate", 1e-6)
     max_lr: float = option("the last learning rate", 1.0)

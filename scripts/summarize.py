@@ -21,7 +21,9 @@ class Summarize:
     where: list[str] = option("a condition that runs must meet, as above; may be given several times", [])
     columns: list[str] = option("what to show of each run, if not what differs: [model,test/accuracy,tags]", [])
     sort: str | None = option("a key to order runs by, if not the metric; -<key> for the greatest first", None)
-    compare: list[str] = option("two conditions to compare over shared seeds or folds: [model=mlp,model=cnn]", [])
+    compare: list[str] = option(
+        "two conditions to compare over shared seeds or folds: [optimizer=adam,optimizer=sgd]", []
+    )
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ For notebooks::
 
     import experiments
 
-    config = experiments.compose("model=cnn", "trainer.max_epochs=3", "run_dir=out")  # as the command line would
+    config = experiments.compose("optimizer=sgd", "trainer.max_epochs=3", "run_dir=out")  # as the command line would
     summary = experiments.train(config)  # what out/summary.json says
     net = experiments.load("out/checkpoints/best.ckpt")  # plain nn.Module, evaluation mode
     for prediction in experiments.predict(net, "digits/*.png"):

@@ -36,7 +36,7 @@ words = st.sampled_from(
     ["null", "true", "???", "nan", "inf", "-inf", "1e400", "0x10", "1_000", "", "''", '"a b"', "[]", "{}", "[1,2]",
      "{a:1}", "[[[1]]]", "a,b", "1,2", "${seed}", "${nothing}", "${optimizer.lr}", "${oc.env:HOME}",
      "${oc.env:NOT_THERE}",
-     "${run_id:}", "${run_folder:a,b}", "${..}", "${.}", "$", "\\", "=", "a=b", "range(1,3)", "choice(1,2)",
+     "${experiments.run_id:}", "${experiments.run_folder:a,b}", "${..}", "${.}", "$", "\\", "=", "a=b", "range(1,3)", "choice(1,2)",
      "int(3.5)", "float(x)", "str(1)", "glob(*)", "sort(3,1)", "interval(0,1)", "tag(a,1)", "shuffle(1,2)",
      "extend_list(1)",
      "-1", "../..", "/", "~", "a/b", "é", "𝔘", "torch.optim.Adam", "os.system", "experiments.nets.MLP", ".", "a..b",

@@ -322,7 +322,7 @@ CONFIGS = {
     "an endless target": {"_target_": shared(60)},
     "an interpolation": {"_target_": "experiments.nets.MLP", "activation": "${oc.env:HOME}"},
     "an interpolated key": {"_target_": "experiments.nets.MLP", "${oc.env:HOME}": 1},
-    "a resolver": {"name": "${run_folder:a,b}"},
+    "a resolver": {"name": "${experiments.run_folder:a,b}"},
     "nested": {"a": "${oc.select:${b}}"},
     "a missing value": {"_target_": "experiments.nets.MLP", "activation": "???"},
     "an object": {"value": object()},

@@ -46,7 +46,7 @@ def test_the_default_recipe_reaches_its_accuracy_and_evaluate_repeats_it(
     assert (run / summary["best_checkpoint"]).is_file()
     # what the screen says
     lines = process.stdout.splitlines()
-    assert lines[0] == "data=digits (embedded, 1,797 images; data=mnist for MNIST)"
+    assert lines[0] == "data=digits (embedded, 1,797 images; data=<name> chooses another)"
     assert len([line for line in lines if line.startswith("epoch ")]) == epochs
     assert f"test/accuracy {summary['test/accuracy']:.4f}" in lines[-5]
     assert lines[-3] == f"run directory: {run.relative_to(tmp_path)}"

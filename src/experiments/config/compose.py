@@ -17,7 +17,7 @@ from experiments.errors import UserError, together
 def compose(*overrides: str) -> dict[str, Any]:
     """Compose a config as ``scripts/train.py`` would, in a notebook or a test: plain values, resolved.
 
-    ``compose("model=cnn", "optimizer.lr=0.01")`` returns what ``experiments.build`` takes.
+    ``compose("optimizer=sgd", "optimizer.lr=0.01")`` returns what ``experiments.build`` takes.
 
     Raises:
         UserError: if an override names an unknown group, choice or key; the message lists them.

@@ -92,9 +92,9 @@ def job_label() -> str | None:
 
 
 def register_resolvers() -> None:
-    """Make the functions above known to configs, such as ``${run_folder:name,resume}``."""
-    register_resolver("command", command)
-    register_resolver("run_id", run_id, use_cache=True)
-    register_resolver("run_folder", run_folder)
-    register_resolver("hydra_folder", hydra_folder)
-    register_resolver("job_label", job_label)
+    """Make the functions above known to configs, such as ``${experiments.run_folder:name,resume}``."""
+    register_resolver("experiments.command", command)
+    register_resolver("experiments.run_id", run_id, use_cache=True)
+    register_resolver("experiments.run_folder", run_folder)
+    register_resolver("experiments.hydra_folder", hydra_folder)
+    register_resolver("experiments.job_label", job_label)

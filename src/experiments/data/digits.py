@@ -23,7 +23,7 @@ class Digits(ImageDataModule):
     class_names = tuple("0123456789")
     mean = (0.3054,)  # of the 1,437 images outside the test split
     std = (0.3247,)
-    note: ClassVar[str] = "embedded, 1,797 images; data=mnist for MNIST"
+    note: ClassVar[str] = "embedded, 1,797 images; data=<name> chooses another"
     test_size: ClassVar[int] = 360
     train_images = 1_437
 

@@ -80,7 +80,7 @@ class Sweep:
         if not self.space:
             raise UserError(
                 "there is nothing to search: give an override a range or choices, such as "
-                "'optimizer.lr=tag(log,interval(1e-4,1e-1))' or model=mlp,cnn, or choose a space: sweep=mlp"
+                "'optimizer.lr=tag(log,interval(1e-4,1e-1))' or optimizer=adam,sgd, or choose a space: sweep=mlp"
             )
         for name, least in {"n_trials": 1, "workers": 1}.items():
             value = self.options[name]

@@ -206,7 +206,7 @@ def fit_and_test(experiment: Experiment, config: Mapping[str, Any], checkpoint: 
 def _say_start(experiment: Experiment) -> None:
     data, classifier = experiment.data, experiment.classifier
     note = getattr(data, "note", "")
-    choice = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(data).__name__).lower()  # FashionMNIST: fashion_mnist
+    choice = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(data).__name__).lower()  # ImageFolder: image_folder
     log.info("data=%s%s", choice, f" ({note})" if note else "")
     log.info("device: %s", device_name(experiment.trainer))
     if shutil.which("nvidia-smi") and (built := cpu_build()):

@@ -54,7 +54,7 @@ def compare(runs: Sequence[Run], settings: Sequence[str], metric: str) -> str:
         UserError: unless there are two settings that share a seed or fold, each with one run of it.
     """
     if len(settings) != 2:
-        raise UserError('compare= takes two conditions, such as compare="[model=mlp,model=cnn]"')
+        raise UserError('compare= takes two conditions, such as compare="[optimizer=adam,optimizer=sgd]"')
     first, second = (_by_repetition(runs, setting, metric) for setting in settings)
     differences = {key: first[key] - second[key] for key in first if key in second}
     if not differences:

@@ -1,0 +1,259 @@
+"""Write a project of one's own: this one, renamed and cut to the networks and data sets that were chosen."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from experiments.config.installation import CHECKOUT, DISTRIBUTION
+from experiments.errors import UserError, did_you_mean
+from scripts.project.cut import Names, cut_lines, cut_markdown, cut_python, has_tests, tests_in
+
+TEMPLATES = Path(__file__).parent / "templates"
+#: What goes into a project, and what of it belongs to this one alone.
+TAKEN = (".ci", ".github", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "LICENSE", "SECURITY.md", "conf",
+         "docs", "pyproject.toml", "scripts", "src", "tests")  # fmt: skip
+OURS = ("conf/local", "docs/coming-from.md", "docs/results.md", "docs/speed.md", "docs/photographs.md", "docs/*.png",
+        "scripts/new_project.py", "scripts/project", "tests/test_new_project.py", "tests/test_results.py",
+        "tests/test_notebook.py", "tests/test_examples.py", "tests/screenshots.py")  # fmt: skip
+#: Words that lead to what belongs to this one alone, wherever they stand in a page.
+LEADS_TO_OURS = ("benchmarks", "notebooks", "examples", "coming-from", "results.md", "speed.md", "photographs.md", "png",
+                 "CHANGELOG.md", "new_project")  # fmt: skip
+#: A project's tests run on these two; the others bring networks and data from elsewhere.
+ALWAYS = {"model": ("mlp", "custom", "pretrained"), "data": ("digits", "custom", "image_folder", "image_table")}
+TEXT = (".py", ".yaml", ".yml", ".md", ".toml", ".jinja", "")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A network or data set of ``conf``: the name to choose it by, and its class."""
+
+    name: str
+    class_name: str
+
+
+def choices(group: str) -> list[Choice]:
+    """The networks (``model``) or data sets (``data``) that can be left out or chosen."""
+    assert CHECKOUT
+    package = {"model": "nets", "data": "data"}[group]
+    files = {
+        path.stem: path.read_text(encoding="utf-8") for path in sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
+    }
+    targets = {name: re.search(rf"_target_: {DISTRIBUTION}\.{package}\.(\w+)", text) for name, text in files.items()}
+    return [Choice(name, found[1]) for name, found in targets.items() if found and name not in ALWAYS[group]]
+
+
+def left_out(group: str, chosen: Sequence[str], key: str) -> list[Choice]:
+    """The choices of a group that were not chosen.
+
+    Raises:
+        UserError: if something was chosen that is not there.
+    """
+    known = choices(group)
+    names = [*(one.name for one in known), *ALWAYS[group]]
+    for name in chosen:
+        if name not in names:
+            raise UserError(f"{key}: there is no {name}.{did_you_mean(name, names)} There are {', '.join(names)}")
+    return [one for one in known if one.name not in chosen]
+
+
+def write_project(name: str, path: Path, nets: Sequence[str], data: Sequence[str], author: str) -> list[str]:
+    """Write the project into a new folder, whole or not at all.
+
+    Returns:
+        The tests that were left out, each as ``<file>: <test>``.
+
+    Raises:
+        UserError: if a network or data set is not there.
+    """
+    assert CHECKOUT
+    gone = [*left_out("model", nets, "nets"), *left_out("data", data, "data")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
+        project = Path(temporary) / path.name
+        _copy(CHECKOUT, project)
+        lost_tests = _cut(project, gone)
+        _write_own_pages(project, name, nets, data, author)
+        _rename(project, name)
+        _tidy(project, name)
+        project.rename(path)
+    return lost_tests
+
+
+def _copy(checkout: Path, project: Path) -> None:
+    unwanted = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
+    project.mkdir()
+    for name in TAKEN:
+        source = checkout / name
+        if source.is_dir():
+            shutil.copytree(source, project / name, ignore=unwanted)
+        else:
+            shutil.copy(source, project / name)
+    for pattern in OURS:
+        for path in project.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _texts(project: Path) -> Iterator[Path]:
+    return (path for path in sorted(project.rglob("*")) if path.is_file() and path.suffix in TEXT)
+
+
+def _cut(project: Path, gone: Sequence[Choice]) -> list[str]:
+    """Cut what was left out; returns the tests that went with it."""
+    words = {word for choice in gone for word in (choice.name, choice.class_name)}
+    names = Names(words or {"\0"}, {name for group in ALWAYS.values() for name in group} | _chosen_words(gone))
+    for path in project.glob("conf/*/*.yaml"):
+        if names.found_in(path.stem) or names.found_in(_code_of(path)):
+            path.unlink()
+    synonyms = project / "src" / DISTRIBUTION / "config" / "synonyms.yaml"
+    synonyms.write_text(cut_lines(synonyms.read_text(encoding="utf-8"), names), encoding="utf-8")
+    _cut_classes(project / "src" / DISTRIBUTION, names)
+    page_names = Names({*words, *LEADS_TO_OURS})
+    for path in [*project.glob("docs/*.md"), *project.glob("*.md")]:
+        path.write_text(cut_markdown(path.read_text(encoding="utf-8"), page_names), encoding="utf-8")
+    run = project / ".ci" / "run"
+    run.write_text(re.sub(r"^if \[ -d \.\./.*?^fi\n", "", run.read_text(), flags=re.MULTILINE | re.DOTALL))
+    pyproject = project / "pyproject.toml"
+    pyproject.write_text(_without_our_extras(pyproject.read_text()))
+    return _cut_tests(project / "tests", names)
+
+
+def _chosen_words(gone: Sequence[Choice]) -> set[str]:
+    everything = [*choices("model"), *choices("data")]
+    return {word for one in everything if one not in gone for word in (one.name, one.class_name)}
+
+
+def _code_of(path: Path) -> str:
+    """A YAML file without its comments."""
+    return re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
+
+
+def _without_our_extras(text: str) -> str:
+    text = re.sub(r"^notebook = .*\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"^extend-exclude = .*\n", "", text.replace(",notebook", ""), flags=re.MULTILINE)
+
+
+def _cut_classes(package: Path, names: Names) -> None:
+    """Cut the classes that were left out, the modules that only they needed, and their names elsewhere."""
+    folders = [package / "nets", package / "data"]
+    lost: set[str] = set()
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if path.name == "__init__.py":
+            continue
+        needed = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+        doomed = [
+            node
+            for node in ast.parse(source).body
+            if isinstance(node, ast.ClassDef) and names.found_in(node.name) and node.name not in needed
+        ]
+        lost |= {node.name for node in doomed}
+        lines = source.splitlines(keepends=True)
+        for node in reversed(doomed):
+            first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+            del lines[first - 1 : node.end_lineno]
+        path.write_text("".join(lines), encoding="utf-8")
+    for folder in folders:
+        init = folder / "__init__.py"
+        init.write_text(cut_python(init.read_text(encoding="utf-8"), names)[0], encoding="utf-8")
+    while unused := _unused_modules(package, folders):
+        for path in unused:
+            path.unlink()
+
+
+def _unused_modules(package: Path, folders: Sequence[Path]) -> list[Path]:
+    """The modules of some folders that nothing imports."""
+    sources = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    found = []
+    for path in (path for folder in folders for path in folder.rglob("*.py") if path.name != "__init__.py"):
+        module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        if not any(re.search(rf"\b{re.escape(module)}\b", text) for other, text in sources.items() if other != path):
+            found.append(path)
+    return found
+
+
+def _cut_tests(tests: Path, names: Names) -> list[str]:
+    lost: dict[Path, set[str]] = {}
+    before = {path: tests_in(path.read_text(encoding="utf-8")) for path in tests.rglob("*.py")}
+    helpers = {path for path, found in before.items() if not found}
+    for path in sorted(helpers, key=lambda path: len(path.parts)):  # what others use first
+        above = {name for other, gone in lost.items() if other.parent in path.parents for name in gone}
+        source, lost[path] = cut_python(path.read_text(encoding="utf-8"), names, above)
+        path.write_text(source, encoding="utf-8")
+    went = []
+    for path in sorted(set(before) - helpers):
+        usable = {name for other, gone in lost.items() if other.parent in path.parents for name in gone}
+        source, _ = cut_python(path.read_text(encoding="utf-8"), names, usable)
+        remaining = set(tests_in(source))
+        went += [f"{path.relative_to(tests.parent)}: {test}" for test in before[path] if test not in remaining]
+        if has_tests(source):
+            path.write_text(source, encoding="utf-8")
+        else:
+            path.unlink()
+    return went
+
+
+def _write_own_pages(project: Path, name: str, nets: Sequence[str], data: Sequence[str], author: str) -> None:
+    """The pages of a project of one's own: README, change log, licence; and an experiment to begin with."""
+    net, data_set = next(iter(nets), "mlp"), next(iter(data), "digits")
+    where = {"image_folder": " data.root=photos", "image_table": " data.table=labels.csv"}.get(data_set, "")
+    words = {"name": name, "net": net, "data": data_set, "where": where, "author": author}
+    for template in TEMPLATES.iterdir():
+        text = template.read_text(encoding="utf-8")
+        for key, word in words.items():
+            text = text.replace(f"<<{key}>>", word)
+        target = project / ("conf/experiment" if template.suffix == ".yaml" else "")
+        target.mkdir(exist_ok=True)
+        (target / (f"{name}.yaml" if template.suffix == ".yaml" else template.name)).write_text(
+            text, encoding="utf-8"
+        )
+    licence = project / "LICENSE"
+    ours = re.search(r"^Copyright.*\n", licence.read_text(), re.MULTILINE)
+    assert ours
+    theirs = f"Copyright (c) {date.today().year} {author}\n"
+    licence.write_text(licence.read_text().replace(ours[0], theirs + ours[0].replace(DISTRIBUTION, "\0")))
+
+
+def _rename(project: Path, name: str) -> None:
+    """Give the package, its command, its plugins and its environment variables the project's name."""
+    (project / "src" / DISTRIBUTION).rename(project / "src" / name)
+    for path in (project / "src" / "hydra_plugins").glob(f"{DISTRIBUTION}_*.py"):
+        path.rename(path.with_name(path.name.replace(DISTRIBUTION, name, 1)))
+    for path in _texts(project):
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(rf"(?<![A-Za-z0-9_]){DISTRIBUTION}(?![A-Za-z0-9])", name, text)
+        text = text.replace(f"{DISTRIBUTION.upper()}_", f"{name.upper()}_").replace("\0", DISTRIBUTION)
+        path.write_text(text, encoding="utf-8")
+
+
+def _tidy(project: Path, name: str) -> None:
+    """Sort and remove imports and lay out the code as ruff does, and write the page of all options anew."""
+    ruff = [sys.executable, "-m", "ruff"]
+    for command in (
+        [*ruff, "check", "--quiet", "--fix", "."],
+        [*ruff, "format", "--quiet", "."],
+        [sys.executable, "-c", "import sys, runpy; sys.path.insert(0, 'src'); runpy.run_path('docs/configuration.py', "
+         "run_name='__main__')"],
+    ):  # fmt: skip
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"{' '.join(command[1:4])} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+
+
+def commit(path: Path, name: str) -> str | None:
+    """Make the first commit; returns why there is none."""
+    steps = (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", f"Begin {name}"])
+    try:
+        for step in steps:
+            done = subprocess.run(["git", *step], cwd=path, capture_output=True, text=True)
+            if done.returncode:
+                return (done.stderr or done.stdout).strip().splitlines()[-1]
+    except FileNotFoundError:
+        return "git is not installed"
+    return None
