@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.pop("UV_RUN_RECURSION_DEPTH", None)  # what tests start is not started by uv, even if they are
@@ -92,7 +93,7 @@ def write_idx_files(
     num_classes: int = 10,
     first_label: int = 0,
 ) -> None:
-    """Small files in MNIST's format: random images, labels that cycle through the classes."""
+    """Small files in the IDX format: random images, labels that cycle through the classes."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)
     for prefix, count in zip(prefixes, (train, test), strict=True):
@@ -184,33 +185,59 @@ def write_image_folder(
                 Image.fromarray(pixels).save(folder / f"{number:03}.{suffix}")
 
 
+def small_emnist(root: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    prefixes = ("emnist-balanced-train", "emnist-balanced-test")
+    write_idx_files(root / "EMNIST" / "raw", 141, 47, prefixes=prefixes, num_classes=47)
+    return ["data.val_size=47"]
+
+
+def small_cifar10(root: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    write_cifar_files(root, patch)
+    return []
+
+
+def small_image_folder(root: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    write_image_folder(root)
+    return []
+
+
+def small_image_table(root: Path, patch: pytest.MonkeyPatch) -> list[str]:
+    write_image_folder(root)
+    lines = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(root.glob("train/*/*"))]
+    (root / "labels.csv").write_text("\n".join(["file,label", *lines]))
+    return [f"data.table={root}/labels.csv"]
+
+
+def like_mnist(folder: str) -> Callable[[Path, pytest.MonkeyPatch], list[str]]:
+    """Write files in MNIST's format below a folder."""
+
+    def write(root: Path, patch: pytest.MonkeyPatch) -> list[str]:
+        write_idx_files(root / folder / "raw")
+        return []
+
+    return write
+
+
+#: Writes small files for a choice of the group ``data``; returns what to type beside where they lie.
+SMALL_DATA = {
+    "mnist": like_mnist("MNIST"),
+    "fashion_mnist": like_mnist("FashionMNIST"),
+    "kmnist": like_mnist("KMNIST"),
+    "emnist": small_emnist,
+    "cifar10": small_cifar10,
+    "image_folder": small_image_folder,
+    "image_table": small_image_table,
+}
+
+
 @pytest.fixture
 def small_data(tmp_path, monkeypatch):
     """Write small files for a choice of the group ``data``; returns the overrides that make a run use them."""
 
     def write(data: str) -> list[str]:
         root = tmp_path / "files"
-        where = [f"data.root={root}", "data.val_size=20"]
-        if data == "digits":
+        if data not in SMALL_DATA:  # it comes along, as the digits do
             return []
-        if data == "emnist":
-            prefixes = ("emnist-balanced-train", "emnist-balanced-test")
-            write_idx_files(root / "EMNIST" / "raw", 141, 47, prefixes=prefixes, num_classes=47)
-            return [*where, "data.val_size=47"]
-        if data == "cifar10":
-            write_cifar_files(root, monkeypatch)
-            return where
-        if data == "image_folder":
-            write_image_folder(root)
-            return where
-        if data == "image_table":
-            write_image_folder(root)
-            lines = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(root.glob("train/*/*"))]
-            (root / "labels.csv").write_text("\n".join(["file,label", *lines]))
-            return [f"data.table={root}/labels.csv", "data.val_size=20"]
-        folders = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
-        assert data in folders, f"say here what small files data={data} takes"
-        write_idx_files(root / folders[data] / "raw")
-        return where
+        return [f"data.root={root}", "data.val_size=20", *SMALL_DATA[data](root, monkeypatch)]
 
     return write

@@ -80,7 +80,7 @@ def test_the_command_is_installed_under_the_name_of_the_package():
 def test_train_from_python_returns_what_the_summary_says(installed, tmp_path):
     code = (
         "import json, experiments\n"
-        f"summary = experiments.train(experiments.compose('model=cnn', 'run_dir=out', *{SHORT!r}))\n"
+        f"summary = experiments.train(experiments.compose('optimizer=sgd', 'run_dir=out', *{SHORT!r}))\n"
         "assert summary == json.load(open('out/summary.json'))\n"
         "print(experiments.__file__)"
     )

@@ -13,7 +13,7 @@ class Names:
 
     def __init__(self, left_out: Collection[str], kept: Collection[str] = ()) -> None:
         self.left_out = set(left_out)
-        longest_first = sorted({*left_out, *kept}, key=lambda name: (-len(name), name))
+        longest_first = sorted({*left_out, *kept}, key=lambda name: (-len(name), name)) or ["\0"]
         self._any = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(map(re.escape, longest_first))})(?![A-Za-z0-9])")
 
     def found_in(self, text: str) -> set[str]:
@@ -143,7 +143,7 @@ def _cuts(module: _Module, names: Names, lost: set[str]) -> tuple[dict[Span, str
                 for span, element in zip(spans, elements, strict=True)
                 if names.found_in(module.source[slice(*span)]) or _used(element) & lost
             ]
-            if doomed and len(doomed) == len(spans):
+            if doomed and len(doomed) == len(spans) and not isinstance(literal, ast.Dict):
                 inner = [module.span(statement)]
                 break
             inner += doomed

@@ -106,14 +106,16 @@ def _texts(project: Path) -> Iterator[Path]:
 
 def _cut(project: Path, gone: Sequence[Choice]) -> list[str]:
     """Cut what was left out; returns the tests that went with it."""
-    words = {word for choice in gone for word in (choice.name, choice.class_name)}
-    names = Names(words or {"\0"}, {name for group in ALWAYS.values() for name in group} | _chosen_words(gone))
+    package = project / "src" / DISTRIBUTION
+    words = _words(gone, package)
+    everything = [*choices("model"), *choices("data")]
+    names = Names(words, _words(everything, package) | {name for group in ALWAYS.values() for name in group} | {"test_resnet"})
     for path in project.glob("conf/*/*.yaml"):
         if names.found_in(path.stem) or names.found_in(_code_of(path)):
             path.unlink()
-    synonyms = project / "src" / DISTRIBUTION / "config" / "synonyms.yaml"
+    synonyms = package / "config" / "synonyms.yaml"
     synonyms.write_text(cut_lines(synonyms.read_text(encoding="utf-8"), names), encoding="utf-8")
-    _cut_classes(project / "src" / DISTRIBUTION, names)
+    _cut_classes(package, names)
     page_names = Names({*words, *LEADS_TO_OURS})
     for path in [*project.glob("docs/*.md"), *project.glob("*.md")]:
         path.write_text(cut_markdown(path.read_text(encoding="utf-8"), page_names), encoding="utf-8")
@@ -124,9 +126,16 @@ def _cut(project: Path, gone: Sequence[Choice]) -> list[str]:
     return _cut_tests(project / "tests", names)
 
 
-def _chosen_words(gone: Sequence[Choice]) -> set[str]:
-    everything = [*choices("model"), *choices("data")]
-    return {word for one in everything if one not in gone for word in (one.name, one.class_name)}
+def _words(some: Sequence[Choice], package: Path) -> set[str]:
+    """What leads to some choices: names, classes, and what else stands in modules of nothing but them."""
+    classes = {one.class_name for one in [*choices("model"), *choices("data")]}
+    ours = {one.class_name for one in some}
+    words = {one.name for one in some} | ours
+    for path in [*package.glob("nets/*.py"), *package.glob("data/*.py")]:
+        found = {node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)}
+        if found & ours and not found & (classes - ours):
+            words |= {name for name in found if not name.startswith("_")}
+    return words
 
 
 def _code_of(path: Path) -> str:
@@ -196,7 +205,20 @@ def _cut_tests(tests: Path, names: Names) -> list[str]:
             path.write_text(source, encoding="utf-8")
         else:
             path.unlink()
+    _cut_unused_classes(tests)
     return went
+
+
+def _cut_unused_classes(tests: Path) -> None:
+    """Cut the classes of modules without tests that no test asks for any more, such as the tutorial's networks."""
+    for path in (path for path in tests.rglob("*.py") if not has_tests(path.read_text(encoding="utf-8"))):
+        source = path.read_text(encoding="utf-8")
+        others = "".join(other.read_text(encoding="utf-8") for other in tests.rglob("*.py") if other != path)
+        found = {node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+        used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+        unused = {name for name in found if not re.search(rf"\b{name}\b", others) and name not in used}
+        if unused:
+            path.write_text(cut_python(source, Names(unused))[0], encoding="utf-8")
 
 
 def _write_own_pages(project: Path, name: str, nets: Sequence[str], data: Sequence[str], author: str) -> None:

@@ -26,7 +26,7 @@ class Witness(Callback):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     config = experiments.compose(
-        "model=resnet", "model.net.channels=[4]", "callbacks=[minimal,ema]", "callbacks.ema.decay=0.8",
+        "model.net.hidden_features=[8]", "model.net.norm=batch", "callbacks=[minimal,ema]", "callbacks.ema.decay=0.8",
         "callbacks.progress=null", "trainer.max_epochs=1", "trainer.limit_train_batches=10", "logger=none",
         "trainer.accelerator=cpu", f"run_dir={folder}",
     )  # fmt: skip
@@ -47,7 +47,9 @@ def test_the_best_checkpoint_holds_the_average_and_load_gives_it(run):
     assert set(best) == set(experiment.classifier.net.state_dict())
     for name, value in truth.module.state_dict().items():
         assert best[name].allclose(value, atol=1e-5), name
-    assert not best["fc.weight"].allclose(witness.trained[-1]["fc.weight"], atol=1e-3)
+    assert not best["linear_relu_stack.3.weight"].allclose(
+        witness.trained[-1]["linear_relu_stack.3.weight"], atol=1e-3
+    )
 
 
 def test_the_test_result_is_the_averages(run):

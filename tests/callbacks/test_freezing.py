@@ -8,8 +8,8 @@ import experiments
 from experiments.errors import UserError
 from experiments.training.build import build
 
-SMALL = ("model=resnet", "data.limit=128", "trainer.accelerator=cpu", "logger=none", "callbacks.report=null",
-         "callbacks.graph=null", "optimizer.lr=0.05", "scheduler=constant", "test=false")  # fmt: skip
+SMALL = ("model.net.hidden_features=[16,8]", "model.net.norm=batch", "data.limit=128", "trainer.accelerator=cpu",
+         "logger=none", "callbacks.report=null", "callbacks.graph=null", "optimizer.lr=0.05", "scheduler=constant", "test=false")  # fmt: skip
 
 
 class Snapshots(Callback):
@@ -38,7 +38,7 @@ def fit(tmp_path, *overrides):
     return shots, experiment
 
 
-HEAD = {"fc.weight", "fc.bias"}
+HEAD = {"linear_relu_stack.6.weight", "linear_relu_stack.6.bias"}
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -52,24 +52,24 @@ def test_the_backbone_is_frozen_for_as_long_as_asked(tmp_path, until, frozen_epo
         everything = set(shots.states[0])
         assert shots.changed(epoch) == (HEAD if epoch <= frozen_epochs else everything), epoch
     count = sum(parameter.numel() for parameter in experiment.classifier.parameters() if parameter.requires_grad)
-    assert count == (170 if until == "null" else 5034)
+    assert count == (90 if until == "null" else 12_834)
     (optimizer,) = experiment.trainer.optimizers
-    assert sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"]) == 5034
+    assert sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"]) == 12_834
 
 
 def test_a_network_thaws_in_stages(tmp_path, caplog):
     caplog.set_level("INFO")
-    second = "{_target_:experiments.callbacks.Freeze,parameters:['input_layer.*',resblock.bn1],until:2}"
+    second = "{_target_:experiments.callbacks.Freeze,parameters:['*.0.*','*.1.*'],until:2}"
     shots, _ = fit(tmp_path, "callbacks=[default,freeze]", f"+callbacks.stem={second}", "trainer.max_epochs=3")
     assert shots.changed(1) == HEAD
     assert shots.changed(3) == set(shots.states[0])
-    still = {name for name in shots.states[0] if name.startswith(("input_layer", "resblock.bn1"))}
+    still = {name for name in shots.states[0] if name.startswith(("linear_relu_stack.0", "linear_relu_stack.1"))}
     assert shots.changed(2) == set(shots.states[0]) - still
     assert any(name.endswith("running_mean") for name in still)
     said = [record.getMessage() for record in caplog.records if "from here on" in record.getMessage()]
     assert said == [
         "epoch 2: from here on, backbone is trained but for what others freeze",
-        "epoch 3: from here on, input_layer.*, resblock.bn1 is trained",
+        "epoch 3: from here on, *.0.*, *.1.* is trained",
     ]
 
 
@@ -82,8 +82,8 @@ def test_an_end_behind_the_run_is_told(tmp_path, caplog):
     ("typed", "words"),
     [
         (
-            "callbacks.freeze.parameters=[resblok]",
-            "resblok, which matches no parameter. Did you mean resb",
+            "callbacks.freeze.parameters=[linear_relu_stak]",
+            "linear_relu_stak, which matches no parameter. Did you mean linear_relu_stack",
         ),
         ("callbacks.freeze.parameters=['*']", "leaves no parameter to train"),
         ("callbacks.freeze.until=1.5", "until=1.5 must be a whole number of epochs, or a fraction"),
@@ -96,15 +96,13 @@ def test_what_cannot_be_frozen_is_said_before_a_step(tmp_path, typed, words):
 
 
 def test_what_is_frozen_is_described(tmp_path, script_here):
-    code, printed, _ = script_here("describe", "model=resnet", "callbacks=[default,freeze]")
+    code, printed, _ = script_here("describe", "callbacks=[default,freeze]")
     assert code == 0
-    assert "170; frozen for 1 epoch: backbone (4,864 parameters)" in printed
+    assert "5,130; frozen for 1 epoch: backbone (664,576 parameters)" in printed
     where = f"hydra.run.dir={tmp_path / 'run'}"
-    code, said, _ = script_here(
-        "train", "model=resnet", "callbacks=[default,freeze]", "trainer.max_epochs=1", "data.limit=64", where
-    )
+    code, said, _ = script_here("train", "callbacks=[default,freeze]", "trainer.max_epochs=1", "data.limit=64", where)
     assert code == 0
-    assert "4,864 of them frozen" in said
+    assert "664,576 of them frozen" in said
     assert "frozen for 1 epoch: backbone" in (tmp_path / "run" / "report.html").read_text()
     assert "frozen for 1 epoch: backbone" in (tmp_path / "run" / "summary.json").read_text()
 

@@ -31,9 +31,9 @@ def test_nothing_is_changed_where_hydra_starts_by_itself():
 
 
 def test_the_grids_points_are_hydras_own():
-    overrides = OverridesParser.create().parse_overrides(["model=mlp,cnn", "seed=range(0,2)", "name=x"])
-    points = [["model=mlp", "seed=0", "name=x"], ["model=mlp", "seed=1", "name=x"]]
-    points += [["model=cnn", "seed=0", "name=x"], ["model=cnn", "seed=1", "name=x"]]
+    overrides = OverridesParser.create().parse_overrides(["optimizer=adam,sgd", "seed=range(0,2)", "name=x"])
+    points = [["optimizer=adam", "seed=0", "name=x"], ["optimizer=adam", "seed=1", "name=x"]]
+    points += [["optimizer=sgd", "seed=0", "name=x"], ["optimizer=sgd", "seed=1", "name=x"]]
     assert grid_points(overrides) == points, grid_points.__doc__
 
 

@@ -55,5 +55,5 @@ def test_another_optuna_is_named_by_its_version(monkeypatch):
 
 def test_grids_and_single_runs_need_nothing_more(lacking):
     lacking("optuna")
-    for arguments in (["-m", "seed=0,1"], ["model=cnn"], ["-m", "sweep=null"], ["hydra/launcher=basic"]):
+    for arguments in (["-m", "seed=0,1"], ["optimizer=sgd"], ["-m", "sweep=null"], ["hydra/launcher=basic"]):
         assert requirements.missing_extra(arguments) is None

@@ -99,7 +99,7 @@ EXTRAS = [[], ["loss=weighted_cross_entropy"], ["scheduler=cosine"], ["scheduler
     ("typed", "words"),
     [
         ("optimizer.learning_rate=0.1", "Type optimizer.lr=0.1"),
-        ("model=CNN", "Type model=cnn"),
+        ("model=MLP", "Type model=mlp"),
         ("epochs=3", "Type trainer.max_epochs=3"),
         ("augment=affine,elastic", '"augment=[affine,elastic]" for one, or -m'),
         ("callbacks=default,ema", '"callbacks=[default,ema]" for one, or -m'),
@@ -162,7 +162,7 @@ def test_what_the_shell_takes_apart_is_said_whole(typed, whole):
 def test_values_that_hydras_grammar_has_no_place_for_need_no_quotes(monkeypatch):
     monkeypatch.setenv("LR", "0.25")
     config = experiments.compose(
-        "data=mnist", "data.root=~/a(b)#c", "name=a=b", "optimizer.lr=${oc.decode:${oc.env:LR}}"
+        "data=image_folder", "data.root=~/a(b)#c", "name=a=b", "optimizer.lr=${oc.decode:${oc.env:LR}}"
     )  # fmt: skip
     assert config["data"]["root"] == "~/a(b)#c"
     assert config["name"] == "a=b"
@@ -171,17 +171,17 @@ def test_values_that_hydras_grammar_has_no_place_for_need_no_quotes(monkeypatch)
 
 def test_all_unknown_keys_are_answered_together():
     with pytest.raises(UserError) as caught:
-        experiments.compose("lr=0.1", "bs=3", "model=cnn")
+        experiments.compose("lr=0.1", "bs=3", "optimizer=sgd")
     first, *others = str(caught.value).splitlines()
     assert first == "2 mistakes:"
     assert ["optimizer.lr=0.1" in others[0], "data.batch_size=3" in others[1]] == [True, True]
 
 
 def test_a_plus_before_what_is_there_is_taken_as_without_it():
-    config = experiments.compose("+optimizer.lr=0.5", "+model=cnn", "+optimizer.amsgrad=true")
+    config = experiments.compose("+optimizer.lr=0.5", "+loss=focal", "+optimizer.amsgrad=true")
     assert config["optimizer"]["lr"] == 0.5
     assert config["optimizer"]["amsgrad"] is True
-    assert config["model"]["net"]["_target_"] == "experiments.nets.CNN"
+    assert config["loss"]["_target_"] == "experiments.learning.losses.FocalLoss"
 
 
 def test_every_argument_of_lightnings_trainer_is_a_key_or_answered_with_its_place():

@@ -13,7 +13,7 @@ if sys.platform != "linux":  # macOS does not let a process with threads fork, W
     collect_ignore_glob = ["test_*.py"]
 
 BASE = (
-    "model=cnn", "model.net.channels=[4,8]", "model.net.norm=batch", "model.net.dropout=0.2",
+    "model.net.hidden_features=[16,8]", "model.net.norm=batch", "model.net.dropout=0.2",
     "data.batch_size=64", "trainer.max_epochs=6", "trainer.accelerator=cpu", "logger=csv",
     "callbacks.rolling_checkpoint.every_n_steps=7", "callbacks.model_summary=null",
 )  # fmt: skip

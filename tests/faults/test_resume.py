@@ -272,7 +272,7 @@ def test_another_trainer_leaves_the_length_and_data_root_leads_to_data_that_have
         "scheduler=constant",
         "trainer.max_epochs=2",
     )
-    train(experiments.compose(*begun, "model=cnn", "trainer.accelerator=cpu", "callbacks=minimal", f"run_dir={run}"))
+    train(experiments.compose(*begun, "trainer.accelerator=cpu", "callbacks=minimal", f"run_dir={run}"))
     (run / "summary.json").unlink()
     small_mnist.rename(moved)
     typed = ["trainer=default", f"data_root={moved}", f"resume={run}"]

@@ -12,7 +12,7 @@ from experiments.errors import UserError
 from experiments.inference.evaluate import evaluate
 from experiments.training.run import train
 
-SHORT = ("model=cnn", "model.net.channels=[4]", "trainer.max_epochs=2", "trainer.limit_train_batches=20",
+SHORT = ("model.net.hidden_features=[16]", "trainer.max_epochs=2", "trainer.limit_train_batches=20",
          "trainer.accelerator=cpu", "callbacks=minimal", "logger=none")  # fmt: skip
 
 

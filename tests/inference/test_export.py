@@ -104,7 +104,7 @@ def test_missing_packages_are_named_with_the_command(best, tmp_path, monkeypatch
 
 def test_the_script_writes_the_file_that_is_asked_for(best, script_here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = best("ResNet").parents[1]
+    run = best("MLP").parents[1]
     assert script_here("export", f"run={run}", "format=state_dict") == (0, "written: model.pth\n", "")
     assert (tmp_path / "model.pth").is_file()
     code, _, errors = script_here("export", f"run={run}", "format=pickle")

@@ -11,7 +11,7 @@ from experiments.errors import UserError
 from experiments.inference.predict import BATCH_SIZE
 from experiments.training.run import train
 
-SHORT = ("model=cnn", "model.net.channels=[4]", "trainer.max_epochs=1", "trainer.limit_train_batches=40",
+SHORT = ("model.net.hidden_features=[16]", "trainer.max_epochs=1", "trainer.limit_train_batches=40",
          "trainer.accelerator=cpu", "callbacks=minimal", "logger=none", "test=false")  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from experiments.learning.optimizers import MuonAdamW, make_optimizer
-from experiments.nets import CNN, MLP
+from experiments.nets import MLP
 
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
 
@@ -78,7 +78,7 @@ def test_a_closure_is_called_once_and_its_loss_returned():
 @needs_muon
 def test_a_network_without_hidden_matrices_is_refused():
     with pytest.raises(ValueError, match="Muon is for hidden weight matrices.*optimizer=adamw"):
-        MuonAdamW(CNN().parameters())
+        MuonAdamW(torch.nn.Conv2d(1, 4, 3).parameters())
 
 
 def test_a_torch_without_muon_says_so(monkeypatch):

@@ -13,7 +13,7 @@ from experiments.learning.optimizers import MuonAdamW, make_optimizer
 from experiments.learning.param_groups import ParamGroup, parameter_groups
 from experiments.training.build import build
 
-SMALL = ("model=cnn", "model.net.channels=[4]", "data.limit=128", "trainer.accelerator=cpu", "logger=none",
+SMALL = ("model.net.hidden_features=[16]", "data.limit=128", "trainer.accelerator=cpu", "logger=none",
          "callbacks=minimal", "trainer.max_epochs=2", "test=false")  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_training_equals_torchs_own_groups(tmp_path):
         [
             {
                 "params": [parameter],
-                "lr": 0.05 if name.startswith("fc.") else 0.005,
+                "lr": 0.05 if name.startswith("linear_relu_stack.2.") else 0.005,
                 "weight_decay": 0.1 if name.endswith("weight") else 0.0,
             }
             for name, parameter in net.named_parameters()
@@ -100,9 +100,9 @@ def test_patterns_factors_and_decays_combine():
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("param_groups.slow_backbone.parameters=[conv_stak]", "names conv_stak, which matches no parameter"),
+        ("param_groups.slow_backbone.parameters=[linear_relu_stak]", "names linear_relu_stak, which matches no parameter"),
         ("param_groups.slow_backbone.lr_factor=-1", "lr_factor=-1: it must be a number of at least 0"),
-        ("param_groups=layer_decay", "CNN does not say what its layers are; model=pretrained does"),
+        ("param_groups=layer_decay", "MLP does not say what its layers are; model=pretrained does"),
         ("param_groups=[slow]", "There are layer_decay, no_decay"),
         ("++param_groups.slow_backbone.weight_decay=0.1 ++optimizer={_target_:torch.optim.Rprop,_partial_:true}",
          "Rprop knows none"),

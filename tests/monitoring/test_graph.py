@@ -45,7 +45,7 @@ def test_every_network_has_a_graph(model, tmp_path):
 
 @pytest.mark.filterwarnings("error:.*torch.jit")
 def test_drawing_it_changes_neither_weights_nor_modes_nor_chance(tmp_path):
-    options = ("model=cnn", "model.net.dropout=0.5", "model.net.norm=batch")
+    options = ("model.net.dropout=0.5", "model.net.norm=batch")
     with_graph, _ = fitted(tmp_path / "with", *options)
     without, events = fitted(tmp_path / "without", *options, "callbacks.graph=null")
     assert not events.Tags()["graph"]

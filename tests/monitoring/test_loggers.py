@@ -49,9 +49,9 @@ def told(folder):
 
 
 def test_hyperparameters_are_flat_and_readable():
-    flat = hyperparameters(experiments.compose("augment=[affine,mixup]", "model=cnn"))
-    assert flat["net"] == "CNN"
-    assert flat["net.channels"] == "[32, 64]"
+    flat = hyperparameters(experiments.compose("augment=[affine,mixup]"))
+    assert flat["net"] == "MLP"
+    assert flat["net.hidden_features"] == "[512, 512]"
     assert flat["optimizer"] == "Adam"
     assert flat["data.augment"] == "affine, mixup"
     assert all(isinstance(value, (str, int, float)) for value in flat.values())

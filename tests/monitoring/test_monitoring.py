@@ -12,7 +12,7 @@ from tests.browser import CHROMIUM, DIRECT, DRIVER, FIND_ALL, browser, get, tens
 
 pytestmark = pytest.mark.slow
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium or its driver is not installed")
-RUNS = ["0/model=mlp", "1/model=cnn", "2/model=resnet"]
+RUNS = ["0/optimizer=adam", "1/optimizer=adamw", "2/optimizer=sgd"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def sweep(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("sweep")
     process = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", "model=mlp,cnn,resnet", "optimizer.lr=0.01",
+        [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", "optimizer=adam,adamw,sgd", "optimizer.lr=0.01",
          "trainer.max_epochs=2", "trainer.limit_train_batches=20", "trainer.log_every_n_steps=5",
          "trainer.accelerator=cpu", "augment=affine", f"hydra.sweep.dir={folder}/runs"],
         cwd=folder, capture_output=True, text=True, timeout=300,

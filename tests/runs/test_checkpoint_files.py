@@ -12,7 +12,7 @@ import experiments
 from experiments.data import Digits
 from experiments.errors import UserError
 from experiments.learning.classifier import Classifier
-from experiments.nets import CNN
+from experiments.nets import MLP
 from experiments.runs.checkpoint_files import AtomicCheckpointIO, rolling_name
 from experiments.runs.files import write_atomically
 from experiments.training.build import build
@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     """A short run of a network with options: its folder, its experiment, its summary."""
     folder = tmp_path_factory.mktemp("run")
     config = experiments.compose(
-        "model=cnn", "model.net.channels=[4,8]", "model.net.dropout=0.1", "trainer.max_epochs=2",
+        "model.net.hidden_features=[16,8]", "model.net.dropout=0.1", "trainer.max_epochs=2",
         "trainer.limit_train_batches=5", "trainer.accelerator=cpu", f"run_dir={folder}", "callbacks=minimal",
     )  # fmt: skip
     experiment = build(config)
@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 def test_load_rebuilds_the_network_from_the_file_alone(run):
     folder, _experiment, summary = run
     net = experiments.load(folder / summary["best_checkpoint"])
-    assert isinstance(net, CNN)
+    assert isinstance(net, MLP)
     assert not net.training
     images, labels = Digits().read("test")
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_a_checkpoint_is_tensors_and_plain_values(run):
         card = content["hyper_parameters"]["card"]
         assert card["image_shape"] == [1, 28, 28]
         assert card["class_names"] == list("0123456789")
-        assert card["net"]["image_size"] == [28, 28]
+        assert card["net"]["in_features"] == 784
         assert not [value for value in card.values() if type(value) not in (dict, list)]
 
 
@@ -61,7 +61,7 @@ def test_load_from_checkpoint_works_with_objects_given(run):
     folder, _, _ = run
     module = Classifier.load_from_checkpoint(
         folder / "checkpoints" / "best.ckpt",
-        net=CNN(channels=[4, 8], dropout=0.1),
+        net=MLP(hidden_features=[16, 8], dropout=0.1),
         loss=torch.nn.CrossEntropyLoss(),
         optimizer=torch.optim.Adam,
     )
@@ -163,9 +163,9 @@ def test_a_checkpoint_that_does_not_describe_itself_says_what_to_do(tmp_path):
 
 def test_weights_that_do_not_fit_are_named(run, tmp_path):
     content = torch.load(run[0] / "checkpoints" / "best.ckpt", weights_only=True)
-    del content["state_dict"]["net.fc.bias"]
+    del content["state_dict"]["net.linear_relu_stack.6.bias"]
     torch.save(content, tmp_path / "short.ckpt")
-    with pytest.raises(UserError, match="fc.bias"):
+    with pytest.raises(UserError, match="linear_relu_stack.6.bias"):
         experiments.load(tmp_path / "short.ckpt")
 
 

@@ -42,9 +42,9 @@ def test_the_grid_is_what_hydra_itself_would_run(override):
 
 
 def test_what_is_fixed_stays_as_it_was_typed_and_the_last_word_counts():
-    typed = ["model=cnn", "+a.b='c d'", "x=1,2", "~callbacks.progress", "model=mlp", "x=interval(0,1)"]
+    typed = ["loss=focal", "+a.b='c d'", "x=1,2", "~callbacks.progress", "loss=margin", "x=interval(0,1)"]
     fixed, found = space.parse(typed)
-    assert fixed == ["model=mlp", "+a.b='c d'", "~callbacks.progress"]
+    assert fixed == ["loss=margin", "+a.b='c d'", "~callbacks.progress"]
     assert found == {"x": FloatDistribution(0, 1)}
 
 

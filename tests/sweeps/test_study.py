@@ -23,7 +23,7 @@ forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with
 
 @pytest.fixture
 def shared(tmp_path):
-    return SharedStudy(tmp_path / "study.journal", "maximize", "val/accuracy", SPACE, ["model=mlp"], MedianPruner())
+    return SharedStudy(tmp_path / "study.journal", "maximize", "val/accuracy", SPACE, ["loss=margin"], MedianPruner())
 
 
 def in_child(function) -> int:
@@ -155,13 +155,13 @@ def test_a_journal_whose_writer_was_killed_goes_on(tmp_path, seed):
 def test_another_sweep_is_refused_with_what_differs(shared):
     shared.open_study()
     other = SharedStudy(
-        shared.journal, "minimize", "val/loss", {"x": FloatDistribution(0, 2), "y": SPACE["x"]}, ["model=cnn"]
+        shared.journal, "minimize", "val/loss", {"x": FloatDistribution(0, 2), "y": SPACE["x"]}, ["loss=focal"]
     )
     with pytest.raises(UserError, match="another hydra.sweep.dir") as refusal:
         other.open_study()
-    for words in ("x: FloatDistribution(high=1.0", "y: nothing -> Float", "val/accuracy -> val/loss", "model=cnn"):
+    for words in ("x: FloatDistribution(high=1.0", "y: nothing -> Float", "val/accuracy -> val/loss", "loss=focal"):
         assert words in str(refusal.value), words
-    elsewhere = SharedStudy(shared.journal, *("maximize", "val/accuracy"), SPACE, ["model=mlp", "data.root=b"])
+    elsewhere = SharedStudy(shared.journal, *("maximize", "val/accuracy"), SPACE, ["loss=margin", "data.root=b"])
     elsewhere.open_study()  # files may lie elsewhere on another machine
 
 

@@ -73,11 +73,11 @@ def test_runs_are_ranked_by_what_they_reached_and_columns_are_what_varied(folder
 def test_choices_that_nobody_noted_and_parts_that_are_off_do_not_widen_the_table(folder):
     config = {"optimizer": {"lr": 0.1}, "model": {"net": {}}, "callbacks": {"graph": {"_target_": "a.b"}}}
     for name, typed, graph in (("auto", "resume=auto", {}), ("off", "callbacks.graph=null", {"graph": None})):
-        write_run(folder / name, [typed, "model=cnn"], {**config, "callbacks": {**config["callbacks"], **graph}})
+        write_run(folder / name, [typed, "loss=focal"], {**config, "callbacks": {**config["callbacks"], **graph}})
     runs = {run.name: run for run in runs_in(folder)}
-    assert runs["auto"].varied["model"] == "cnn"
+    assert runs["auto"].varied["loss"] == "focal"
     assert [runs[name].varied["callbacks.graph"] for name in ("auto", "off")] == [None, "null"]
-    assert repeat(runs["auto"]) == f"{command('train')} model=cnn"
+    assert repeat(runs["auto"]) == f"{command('train')} loss=focal"
 
 
 def test_a_seed_that_was_repeated_counts_once(folder):
@@ -113,13 +113,13 @@ def test_csv_markdown_and_text_say_the_same(folder, tmp_path, capsys):
 
 
 def test_a_group_without_an_override_shows_the_default_choice(tmp_path):
-    for name, overrides, choice in (("a", ["model=cnn"], "cnn"), ("b", ["seed=0"], "mlp")):
+    for name, overrides, choice in (("a", ["loss=focal"], "focal"), ("b", ["seed=0"], "cross_entropy")):
         write_run(tmp_path / name, overrides, {"seed": 0}, status="finished", **{"val/accuracy": 0.5})
         (tmp_path / name / ".hydra").mkdir()
         (tmp_path / name / ".hydra" / "hydra.yaml").write_text(
-            json.dumps({"hydra": {"runtime": {"choices": {"model": choice}}}})
+            json.dumps({"hydra": {"runtime": {"choices": {"loss": choice}}}})
         )
-    assert [run.varied for run in runs_in(tmp_path)] == [{"model": "cnn"}, {"model": "mlp"}]
+    assert [run.varied for run in runs_in(tmp_path)] == [{"loss": "focal"}, {"loss": "cross_entropy"}]
 
 
 def test_what_cannot_be_shown_is_said(folder, tmp_path):
@@ -218,12 +218,12 @@ def test_columns_metrics_and_their_order_are_chosen(folder, capsys):
 
 @pytest.fixture
 def folds(tmp_path):
-    """Two networks, three seeds, five folds: accuracies that are easy to average."""
-    for model, better in (("mlp", 0.0), ("cnn", 0.01)):
+    """Two losses, three seeds, five folds: accuracies that are easy to average."""
+    for loss, better in (("margin", 0.0), ("focal", 0.01)):
         for seed in range(3):
             for fold in range(5):
                 write_run(
-                    tmp_path / f"{model}-{seed}-{fold}", [f"model={model}", f"seed={seed}", f"data.fold={fold}"],
+                    tmp_path / f"{loss}-{seed}-{fold}", [f"loss={loss}", f"seed={seed}", f"data.fold={fold}"],
                     {"seed": seed, "data": {"fold": fold}}, status="finished",
                     **{"val/accuracy": 0.9 + better * (1 + seed / 10) + seed / 100 + fold / 1000},
                 )  # fmt: skip
@@ -232,7 +232,7 @@ def folds(tmp_path):
 
 def test_folds_are_averaged_within_seeds(folds):
     first, second = averages(runs_in(folds), ["val/accuracy"], False)
-    assert (first["model"], second["model"]) == ("cnn", "mlp")
+    assert (first["loss"], second["loss"]) == ("focal", "margin")
     assert (second["seeds"], second["folds"]) == (3, 5)
     means = [0.9 + seed / 100 + 0.002 for seed in range(3)]
     assert second["val/accuracy"] == pytest.approx(statistics.fmean(means))
@@ -245,24 +245,24 @@ def test_two_settings_are_compared_in_pairs(folds):
     runs = runs_in(folds)
     differences = [0.01 * (1 + seed / 10) for seed in range(3)]  # of the means over folds
     truth = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
-    said = compare(runs, ["model=cnn", "model=mlp"], "val/accuracy")
-    assert said.startswith(f"val/accuracy of model=cnn minus model=mlp: {statistics.fmean(differences):+.4g} ")
+    said = compare(runs, ["loss=focal", "loss=margin"], "val/accuracy")
+    assert said.startswith(f"val/accuracy of loss=focal minus loss=margin: {statistics.fmean(differences):+.4g} ")
     assert f"95 % interval {truth.low:+.4g} to {truth.high:+.4g}, n = 3 pairs" in said
     few = select(runs, ["seed<2", "data.fold=0"])
-    assert "no interval below 3 pairs, n = 2" in compare(few, ["model=cnn", "model=mlp"], "val/accuracy")
+    assert "no interval below 3 pairs, n = 2" in compare(few, ["loss=focal", "loss=margin"], "val/accuracy")
     with pytest.raises(UserError, match="takes two conditions"):
-        compare(runs, ["model=cnn"], "val/accuracy")
+        compare(runs, ["loss=focal"], "val/accuracy")
     with pytest.raises(UserError, match="have no seed or fold in common"):
-        compare(select(runs, ["model=cnn"]), ["seed=0", "seed=1"], "val/accuracy")
+        compare(select(runs, ["loss=focal"]), ["seed=0", "seed=1"], "val/accuracy")
 
 
 def test_a_paper_gets_a_table(folds, tmp_path):
     summarize(folds, output=tmp_path / "out")
     lines = (tmp_path / "out" / "summary.tex").read_text().splitlines()
-    assert r"model & val/accuracy \\" in lines
-    best = next(line for line in lines if "cnn" in line)
-    assert best == r"\textbf{\boldmath cnn} & \textbf{\boldmath $0.923 \pm 0.011$} \\"
-    assert r"mlp & $0.912 \pm 0.010$ \\" in lines
+    assert r"loss & val/accuracy \\" in lines
+    best = next(line for line in lines if "focal" in line)
+    assert best == r"\textbf{\boldmath focal} & \textbf{\boldmath $0.923 \pm 0.011$} \\"
+    assert r"margin & $0.912 \pm 0.010$ \\" in lines
     caption = (
         r"\caption{Mean $\pm$ sample standard deviation of the mean over folds, for 3 seeds and 5 folds (n), on "
     )

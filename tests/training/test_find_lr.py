@@ -19,7 +19,7 @@ def test_it_finds_a_rate_at_which_a_network_learns(tmp_path):
 
 
 def test_a_schedule_that_counts_steps_is_no_obstacle_and_no_picture_is_drawn_unasked(tmp_path):
-    config = experiments.compose("model=rnn", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "data.limit=200")
+    config = experiments.compose("trainer.accelerator=cpu", f"run_dir={tmp_path}", "data.limit=200")
     fastest, _ = find_lr(config, steps=30)
     assert fastest > 1e-6
     assert not list(tmp_path.iterdir())

@@ -3,7 +3,7 @@ import torch
 
 import experiments
 from experiments.errors import UserError
-from experiments.nets import CNN
+from experiments.nets import MLP
 from experiments.runs.state_dicts import load_initial_weights
 from experiments.training.build import build
 from experiments.training.run import fit_and_test
@@ -36,7 +36,7 @@ def test_a_run_starts_from_what_the_tutorial_saves(tmp_path, model, tutorials):
 
 
 def test_a_run_starts_from_a_checkpoints_network_alone(tmp_path):
-    small = ("model=cnn", "model.net.channels=[4]", *QUIET, "test=false")
+    small = ("model.net.hidden_features=[4]", *QUIET, "test=false")
     config = experiments.compose(
         *small, "trainer.max_epochs=1", "trainer.limit_train_batches=2", f"run_dir={tmp_path}"
     )
@@ -51,16 +51,16 @@ def test_a_run_starts_from_a_checkpoints_network_alone(tmp_path):
 
 
 def test_a_mismatch_gives_names_and_shapes_of_both_sides(tmp_path):
-    weights = SimpleCNN().state_dict()
-    weights["fc.weight"] = weights["fc.weight"][:, :9]
-    weights["head.bias"] = weights.pop("fc.bias")
+    weights, fc = NeuralNetwork().state_dict(), "linear_relu_stack.4"
+    weights[f"{fc}.weight"] = weights[f"{fc}.weight"][:, :9]
+    weights["head.bias"] = weights.pop(f"{fc}.bias")
     torch.save(weights, tmp_path / "model.pth")
     with pytest.raises(UserError) as raised:
-        start(tmp_path, "model=cnn", f"init_from={tmp_path}/model.pth")
+        start(tmp_path, f"init_from={tmp_path}/model.pth")
     assert str(raised.value).splitlines() == [
-        f"the weights in init_from={tmp_path}/model.pth do not fit CNN:",
-        "  fc.weight: (10, 3136) in the network, (10, 9) in the file",
-        "  fc.bias: (10,) in the network, nothing in the file",
+        f"the weights in init_from={tmp_path}/model.pth do not fit MLP:",
+        f"  {fc}.weight: (10, 512) in the network, (10, 9) in the file",
+        f"  {fc}.bias: (10,) in the network, nothing in the file",
         "  head.bias: nothing in the network, (10,) in the file",
         "  init_from_strict=false takes what fits, and leaves the rest as it is",
     ]
@@ -69,29 +69,30 @@ def test_a_mismatch_gives_names_and_shapes_of_both_sides(tmp_path):
 @pytest.mark.parametrize("prefix", ["", "net.", "module.", "model.", "_orig_mod.", "module._orig_mod.", "model.net."])
 @pytest.mark.parametrize("kept", ["pth", "ckpt", "safetensors"])
 def test_names_may_have_what_wrappers_put_before_them(tmp_path, prefix, kept):
-    truth = SimpleCNN()
+    truth = NeuralNetwork()
     weights = {f"{prefix}{name}": value for name, value in truth.state_dict().items()}
     path = tmp_path / f"model.{kept}"
     if kept == "safetensors":
         pytest.importorskip("safetensors.torch").save_file(weights, path)
     else:
         torch.save({"state_dict": weights, "epoch": 1} if kept == "ckpt" else weights, path)
-    net = CNN()
+    net = MLP()
     load_initial_weights(net, path)
     assert equal(net, truth)
 
 
 def test_weights_that_half_fit_are_taken_and_the_others_named(tmp_path, caplog):
-    truth, other = CNN(num_classes=10), CNN(num_classes=3)
+    truth, other = MLP(num_classes=10), MLP(num_classes=3)
     torch.save(truth.state_dict(), tmp_path / "model.pth")
-    before = other.fc.weight.detach().clone()
+    head = "linear_relu_stack.4"
+    before = other.state_dict()[f"{head}.weight"].clone()
     load_initial_weights(other, tmp_path / "model.pth", strict=False)
-    assert other.fc.weight.equal(before)
+    assert other.state_dict()[f"{head}.weight"].equal(before)
     for name, value in other.state_dict().items():
-        if not name.startswith("fc."):
+        if not name.startswith(head):
             assert value.equal(truth.state_dict()[name]), name
     assert "4 of 6 tensors of the network are taken; left out:" in caplog.text
-    assert "fc.weight: (3, 3136) in the network, (10, 3136) in the file" in caplog.text
+    assert f"{head}.weight: (3, 512) in the network, (10, 512) in the file" in caplog.text
     torch.save({"else": torch.ones(3)}, tmp_path / "else.pth")
     with pytest.raises(UserError, match="nothing in it fits"):
         load_initial_weights(other, tmp_path / "else.pth", strict=False)
@@ -101,21 +102,24 @@ def test_a_safetensors_file_that_is_damaged_is_named(tmp_path):
     pytest.importorskip("safetensors")
     (tmp_path / "model.safetensors").write_bytes(b"not what it says")
     with pytest.raises(UserError, match=r"model\.safetensors cannot be read: "):
-        load_initial_weights(CNN(), tmp_path / "model.safetensors")
+        load_initial_weights(MLP(), tmp_path / "model.safetensors")
 
 
 def test_a_run_starts_from_half_of_a_file_where_it_may(tmp_path):
-    torch.save(CNN(num_classes=3).state_dict(), tmp_path / "model.pth")
-    typed = ("model=cnn", f"init_from={tmp_path}/model.pth")
+    torch.save(MLP(num_classes=3).state_dict(), tmp_path / "model.pth")
+    typed = (f"init_from={tmp_path}/model.pth",)
     with pytest.raises(UserError, match="init_from_strict=false takes what fits"):
         start(tmp_path, *typed)
     taken = start(tmp_path, *typed, "init_from_strict=false").state_dict()
     stored = torch.load(tmp_path / "model.pth")
-    assert [name for name, value in taken.items() if not value.equal(stored[name])] == ["fc.weight", "fc.bias"]
+    assert [name for name, value in taken.items() if not value.equal(stored[name])] == [
+        "linear_relu_stack.4.weight",
+        "linear_relu_stack.4.bias",
+    ]
 
 
 def test_other_files_are_refused_and_run_nothing(tmp_path):
-    torch.save(SimpleCNN(), tmp_path / "module.pth")  # a pickled class, not its weights
+    torch.save(NeuralNetwork(), tmp_path / "module.pth")  # a pickled class, not its weights
     torch.save({"epoch": 3}, tmp_path / "other.pth")
     for name, message in [
         ("module", "module.pth"),
@@ -123,4 +127,4 @@ def test_other_files_are_refused_and_run_nothing(tmp_path):
         ("none", "it is no file"),
     ]:
         with pytest.raises(UserError, match=message):
-            start(tmp_path, "model=cnn", f"init_from={tmp_path}/{name}.pth")
+            start(tmp_path, f"init_from={tmp_path}/{name}.pth")
