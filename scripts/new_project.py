@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.config.command_line import run_script
-from experiments.config.installation import CHECKOUT, DISTRIBUTION, install_command, typed_path
+from experiments.config.installation import CHECKOUT, DISTRIBUTION, SCRIPTS, install_command, typed_path
 from experiments.config.options import option, read
 from experiments.errors import UserError
 
@@ -48,8 +48,9 @@ def main() -> None:
     author = options.author or git_user()
     if not author:
         raise UserError('the licence names you: type author="<your name>", or git config --global user.name "..."')
-    sys.path.insert(0, str(CHECKOUT))
-    from scripts.project.write import choices, commit, write_project
+    sys.path.insert(0, str(SCRIPTS))
+    from project.choices import choices
+    from project.write import commit, write_project
 
     nets = options.nets or ["mlp", *(one.name for one in choices("model"))]
     data = options.data or ["digits", *(one.name for one in choices("data"))]

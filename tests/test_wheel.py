@@ -16,6 +16,7 @@ from experiments.config.installation import CONF
 from tests.conftest import ROOT
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.accelerator=cpu")
+FOR_CHECKOUTS = {"check", "new_project"} & {path.stem for path in (ROOT / "scripts").glob("*.py")}
 pytestmark = pytest.mark.slow
 
 
@@ -67,7 +68,7 @@ def test_it_holds_all_that_is_read_at_run_time_and_nothing_of_a_users(wheel):
     package = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*") if path.is_file()}
     assert {name for name in package if "__pycache__" not in name} <= names
     scripts = {f"experiments/scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")}
-    assert scripts - names == {"experiments/scripts/check.py"}
+    assert scripts - names == {f"experiments/scripts/{name}.py" for name in FOR_CHECKOUTS}
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"experiments", "hydra_plugins"}
     assert not [name for name in names if "/local/" in name or "__pycache__" in name]
 
@@ -93,7 +94,7 @@ def test_train_from_python_returns_what_the_summary_says(installed, tmp_path):
 
 def test_every_command_works_and_prints_commands_of_its_own_kind(installed, tmp_path):
     usage = installed("-m", "experiments")
-    names = [path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem != "check"]
+    names = [path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem not in FOR_CHECKOUTS]
     assert all(f"\n  {name} " in usage for name in names)
     for name in names:
         help = installed("-m", "experiments", name, "--help")

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 Span = tuple[int, int]  # of characters
+Node = ast.stmt | ast.expr | ast.alias
 
 
 class Names:
@@ -36,31 +37,34 @@ class _Module:
     def position(self, line: int, column: int) -> int:
         return self._starts[line - 1] + len(self._lines[line - 1].encode()[:column].decode())
 
-    def span(self, node: ast.AST) -> Span:
+    def span(self, node: Node) -> Span:
         """Where a node stands; a function or class with its decorators."""
         first = min([node, *getattr(node, "decorator_list", [])], key=lambda one: one.lineno)
         start = self._starts[first.lineno - 1] if first is not node else self.position(node.lineno, node.col_offset)
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
         return start, self.position(node.end_lineno, node.end_col_offset)
 
     def with_comment(self, statement: ast.stmt) -> Span:
         """Where a statement stands, with the comment behind it."""
         start, end = self.span(statement)
-        return start, end + len(re.match(r"(?:[ \t]*#.*)?", self.source[end:])[0])
+        comment = re.compile(r"[ \t]*#.*").match(self.source, end)
+        return start, comment.end() if comment else end
 
-    def text(self, node: ast.AST) -> str:
+    def text(self, node: Node) -> str:
         return self.source[slice(*self.span(node))]
 
 
-def _literal(node: ast.AST | None) -> list[ast.AST] | None:
+def _literal(node: ast.expr) -> list[ast.expr] | None:
     """The elements of a list, tuple, set or dict; those of a dict are its values."""
     if isinstance(node, ast.List | ast.Tuple | ast.Set):
         return list(node.elts)
     return list(node.values) if isinstance(node, ast.Dict) else None
 
 
-def _elements(module: _Module, node: ast.AST) -> list[Span]:
+def _elements(module: _Module, node: ast.expr) -> list[Span]:
     """Where the elements of a literal stand, each with its key and the comma behind it."""
-    starts: Sequence[ast.AST | None] = node.keys if isinstance(node, ast.Dict) else _literal(node) or []
+    starts: Sequence[ast.expr | None] = node.keys if isinstance(node, ast.Dict) else _literal(node) or []
     ends = _literal(node) or []
     spans = [(module.span(start or end)[0], module.span(end)[1]) for start, end in zip(starts, ends, strict=True)]
     if not spans:
@@ -69,7 +73,7 @@ def _elements(module: _Module, node: ast.AST) -> list[Span]:
     return [(start, following) for (start, _), (following, _) in pairwise([*spans, (closing, closing)])]
 
 
-def _lists_of(statement: ast.stmt) -> Iterator[ast.AST]:
+def _lists_of(statement: ast.stmt) -> Iterator[ast.expr]:
     """The literals whose elements can go one by one: what is assigned, or what a test is parametrised with."""
     if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value:
         values = [statement.value]

@@ -7,13 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 from experiments.config.installation import CHECKOUT, DISTRIBUTION
-from experiments.errors import UserError, did_you_mean
-from scripts.project.cut import Names, cut_lines, cut_markdown, cut_python, has_tests, tests_in
+from experiments.errors import UserError
+from project.choices import ALWAYS, Choice, choices, left_out, words_for
+from project.cut import Names, cut_lines, cut_markdown, cut_python, has_tests, tests_in
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: What goes into a project, and what of it belongs to this one alone.
@@ -25,42 +25,7 @@ OURS = ("conf/local", "docs/coming-from.md", "docs/results.md", "docs/speed.md",
 #: Words that lead to what belongs to this one alone, wherever they stand in a page.
 LEADS_TO_OURS = ("benchmarks", "notebooks", "examples", "coming-from", "results.md", "speed.md", "photographs.md", "png",
                  "CHANGELOG.md", "new_project")  # fmt: skip
-#: A project's tests run on these two; the others bring networks and data from elsewhere.
-ALWAYS = {"model": ("mlp", "custom", "pretrained"), "data": ("digits", "custom", "image_folder", "image_table")}
 TEXT = (".py", ".yaml", ".yml", ".md", ".toml", ".jinja", "")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A network or data set of ``conf``: the name to choose it by, and its class."""
-
-    name: str
-    class_name: str
-
-
-def choices(group: str) -> list[Choice]:
-    """The networks (``model``) or data sets (``data``) that can be left out or chosen."""
-    assert CHECKOUT
-    package = {"model": "nets", "data": "data"}[group]
-    files = {
-        path.stem: path.read_text(encoding="utf-8") for path in sorted((CHECKOUT / "conf" / group).glob("*.yaml"))
-    }
-    targets = {name: re.search(rf"_target_: {DISTRIBUTION}\.{package}\.(\w+)", text) for name, text in files.items()}
-    return [Choice(name, found[1]) for name, found in targets.items() if found and name not in ALWAYS[group]]
-
-
-def left_out(group: str, chosen: Sequence[str], key: str) -> list[Choice]:
-    """The choices of a group that were not chosen.
-
-    Raises:
-        UserError: if something was chosen that is not there.
-    """
-    known = choices(group)
-    names = [*(one.name for one in known), *ALWAYS[group]]
-    for name in chosen:
-        if name not in names:
-            raise UserError(f"{key}: there is no {name}.{did_you_mean(name, names)} There are {', '.join(names)}")
-    return [one for one in known if one.name not in chosen]
 
 
 def write_project(name: str, path: Path, nets: Sequence[str], data: Sequence[str], author: str) -> list[str]:
@@ -107,9 +72,12 @@ def _texts(project: Path) -> Iterator[Path]:
 def _cut(project: Path, gone: Sequence[Choice]) -> list[str]:
     """Cut what was left out; returns the tests that went with it."""
     package = project / "src" / DISTRIBUTION
-    words = _words(gone, package)
+    words = words_for(gone, package)
     everything = [*choices("model"), *choices("data")]
-    names = Names(words, _words(everything, package) | {name for group in ALWAYS.values() for name in group} | {"test_resnet"})
+    names = Names(
+        words,
+        words_for(everything, package) | {name for group in ALWAYS.values() for name in group} | {"test_resnet"},
+    )
     for path in project.glob("conf/*/*.yaml"):
         if names.found_in(path.stem) or names.found_in(_code_of(path)):
             path.unlink()
@@ -122,20 +90,8 @@ def _cut(project: Path, gone: Sequence[Choice]) -> list[str]:
     run = project / ".ci" / "run"
     run.write_text(re.sub(r"^if \[ -d \.\./.*?^fi\n", "", run.read_text(), flags=re.MULTILINE | re.DOTALL))
     pyproject = project / "pyproject.toml"
-    pyproject.write_text(_without_our_extras(pyproject.read_text()))
+    pyproject.write_text(_without_ours(pyproject.read_text()))
     return _cut_tests(project / "tests", names)
-
-
-def _words(some: Sequence[Choice], package: Path) -> set[str]:
-    """What leads to some choices: names, classes, and what else stands in modules of nothing but them."""
-    classes = {one.class_name for one in [*choices("model"), *choices("data")]}
-    ours = {one.class_name for one in some}
-    words = {one.name for one in some} | ours
-    for path in [*package.glob("nets/*.py"), *package.glob("data/*.py")]:
-        found = {node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)}
-        if found & ours and not found & (classes - ours):
-            words |= {name for name in found if not name.startswith("_")}
-    return words
 
 
 def _code_of(path: Path) -> str:
@@ -143,9 +99,12 @@ def _code_of(path: Path) -> str:
     return re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
 
 
-def _without_our_extras(text: str) -> str:
-    text = re.sub(r"^notebook = .*\n", "", text, flags=re.MULTILINE)
-    return re.sub(r"^extend-exclude = .*\n", "", text.replace(",notebook", ""), flags=re.MULTILINE)
+def _without_ours(text: str) -> str:
+    """The project's pyproject.toml without what only this one has."""
+    for ours in (",notebook", ', "scripts/new_project.py", "scripts/project"', ', "scripts/project"', ":scripts"):
+        text = text.replace(ours, "")
+    text = re.sub(r"^description = .*$", 'description = ""', text, flags=re.MULTILINE)
+    return re.sub(r"^(notebook|extend-exclude) = .*\n", "", text, flags=re.MULTILINE)
 
 
 def _cut_classes(package: Path, names: Names) -> None:
