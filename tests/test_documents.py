@@ -24,7 +24,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 ELSEWHERE = ("pip", "pytest", "tensorboard", "optuna-dashboard", "uv", "pre-commit")  # programs of others
-NOT_RUN = ("scripts/check.py", "benchmarks/results.py")  # the checks themselves; hours
+# the checks themselves; hours; what has a test of its own
+NOT_RUN = ("scripts/check.py", "benchmarks/results.py", "scripts/new_project.py")
 RUN = re.compile(r"runs/([a-z]+)-digits/<id>")
 SMALL_FILES = {  # of the data sets that the pages download
     "mnist": lambda patch: write_idx_files(Path("files/MNIST/raw")),

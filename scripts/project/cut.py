@@ -130,8 +130,7 @@ def _cuts(module: _Module, names: Names, lost: set[str]) -> tuple[dict[Span, str
     dropped: set[str] = set()
     for statement in module.tree.body:
         if isinstance(statement, ast.ImportFrom):
-            whole = names.found_in(statement.module or "")
-            bad = [one for one in statement.names if whole or names.found_in(one.name) or one.name in lost]
+            bad = [one for one in statement.names if names.found_in(one.name) or one.name in lost]
             kept = [module.text(one) for one in statement.names if one not in bad]
             if bad:
                 cuts[module.span(statement)] = f"from {statement.module} import {', '.join(kept)}" if kept else ""
@@ -182,7 +181,14 @@ def cut_lines(text: str, names: Names) -> str:
 def cut_markdown(text: str, names: Names) -> str:
     """Cut the sentences, items, rows, commands and blocks of a page that name something left out."""
     parts = re.split(r"(^```.*?^```\n)", text, flags=re.MULTILINE | re.DOTALL)
-    kept = [_cut_code(part, names) if part.startswith("```") else _cut_prose(part, names) for part in parts]
+    kept: list[str] = []
+    for part in parts:
+        if not part.startswith("```"):
+            kept.append(_cut_prose(part, names))
+        elif code := _cut_code(part, names):
+            kept.append(code)
+        else:  # with the sentence that leads to it
+            kept.append(re.sub(r"(?:^|(?<=[.!?]) |(?<=\n))[^.!?\n]*:\n*$", "", kept.pop()) + "\n\n")
     page = re.sub(r"\n{3,}", "\n\n", "".join(kept))
     empty_section = re.compile(r"^(#+) [^\n]*\n\n(?=(#+) |\Z)", re.MULTILINE)
 

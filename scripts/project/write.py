@@ -19,12 +19,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 #: What goes into a project, and what of it belongs to this one alone.
 TAKEN = (".ci", ".github", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "LICENSE", "SECURITY.md", "conf",
          "docs", "pyproject.toml", "scripts", "src", "tests")  # fmt: skip
-OURS = ("conf/local", "docs/coming-from.md", "docs/results.md", "docs/speed.md", "docs/photographs.md", "docs/*.png",
+OURS = ("conf/local", "docs/coming-from.md", "docs/results.md", "docs/speed.md", "docs/own-project.md", "docs/*.png",
         "scripts/new_project.py", "scripts/project", "tests/test_new_project.py", "tests/test_results.py",
         "tests/test_notebook.py", "tests/test_examples.py", "tests/screenshots.py")  # fmt: skip
 #: Words that lead to what belongs to this one alone, wherever they stand in a page.
-LEADS_TO_OURS = ("benchmarks", "notebooks", "examples", "coming-from", "results.md", "speed.md", "photographs.md", "png",
-                 "CHANGELOG.md", "new_project")  # fmt: skip
+LEADS_TO_OURS = ("benchmarks", "notebooks", "examples", "coming-from", "results.md", "speed.md", "report.png", "tensorboard.png",
+                 "new_project", "own-project")  # fmt: skip
 TEXT = (".py", ".yaml", ".yml", ".md", ".toml", ".jinja", "")
 
 
