@@ -18,7 +18,7 @@ from experiments.config.command_line import command_line_mistake
 from experiments.config.installation import CONF
 from experiments.config.resolvers import forget_run_id
 from experiments.nets import MLP
-from tests.conftest import ROOT, write_cifar_files, write_idx_files, write_image_folder
+from tests.conftest import ROOT, SMALL_DATA
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -27,10 +27,7 @@ ELSEWHERE = ("pip", "pytest", "tensorboard", "optuna-dashboard", "uv", "pre-comm
 # the checks themselves; hours; what has a test of its own
 NOT_RUN = ("scripts/check.py", "benchmarks/results.py", "scripts/new_project.py")
 RUN = re.compile(r"runs/([a-z]+)-digits/<id>")
-SMALL_FILES = {  # of the data sets that the pages download
-    "mnist": lambda patch: write_idx_files(Path("files/MNIST/raw")),
-    "cifar10": lambda patch: write_cifar_files(Path("files"), patch),
-}
+DOWNLOADED = [name for name in SMALL_DATA if not name.startswith("image_")]
 SMALL = ["trainer.max_epochs=1", "callbacks.report=null", "callbacks.graph=null"]
 
 
@@ -53,6 +50,14 @@ def newest(name: str) -> str:
     return name
 
 
+def data_set(arguments: list[str]) -> str:
+    """The data set that a command chooses, itself or by its recipe."""
+    typed = dict(one.split("=", 1) for one in arguments if "=" in one)
+    recipe = CONF / "experiment" / f"{typed.get('experiment')}.yaml"
+    chosen = re.search(r"override /data: (\w+)", recipe.read_text()) if recipe.is_file() else None
+    return typed.get("data") or (chosen[1] if chosen else "digits")
+
+
 def small(arguments: list[str]) -> list[str]:
     """A command for train.py, with what makes it short, and without what this machine may not have."""
     replaced = {"trainer.accelerator=gpu": "trainer.accelerator=cpu", "data.root=/my/data": "data.root=files"}
@@ -65,10 +70,9 @@ def small(arguments: list[str]) -> list[str]:
         more = [one for one in more if one.startswith("trainer")]
     if "resume" not in given:
         more.append("data_root=files")
-    chosen = next((one.partition("=")[2] for one in arguments if one.startswith("data=")), "digits")
-    recipe = next((one.partition("=")[2] for one in arguments if one.startswith("experiment=")), "")
-    if chosen in SMALL_FILES or recipe.partition("_")[0] in SMALL_FILES:
-        more.append("data.val_size=20")
+    chosen = data_set(arguments)
+    if chosen in DOWNLOADED:
+        more.append("data.val_size=0.5")
     elif chosen == "digits" and not given & {"resume", "data.limit", "debug", "check"}:
         more.append("data.limit=64")
     shorter = {
@@ -92,9 +96,9 @@ def prepared(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     with patch.context() as patched:
         patched.chdir(folder)
-        for write in SMALL_FILES.values():
-            write(patch)
-        write_image_folder(Path("photos"))
+        for name in DOWNLOADED:
+            SMALL_DATA[name](Path("files"), patch)
+        SMALL_DATA["image_table"](Path("photos"), patch)
         (Path("photos/seven.png")).write_bytes(b"")
         Image.fromarray(np.zeros((28, 28), np.uint8)).save("photos/seven.png")
         Image.fromarray(np.zeros((28, 28), np.uint8)).save("seven.png")
@@ -149,7 +153,7 @@ def reader(prepared, monkeypatch, script_here):
         if name == "evaluate":
             arguments += [
                 "accelerator=cpu",
-                *("data.root=files" for name in SMALL_FILES if f"data={name}" in arguments),
+                *("data.root=files" for name in DOWNLOADED if f"data={name}" in arguments),
             ]
         if name == "predict":
             arguments += ["accelerator=cpu"]

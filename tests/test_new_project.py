@@ -78,7 +78,7 @@ def test_sizes(net, size):
 def test_pages_lose_sentences_items_rows_commands_and_sections():
     page = """# Page
 
-The MLP is small. The CNN (`model=cnn`) is better. Both learn.
+The MLP is small ([Nets](cnn.md)). The CNN (`model=cnn`) is better. Both [learn](mnist.md).
 
 - one
 - mnist, two

@@ -178,8 +178,21 @@ def cut_lines(text: str, names: Names) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not names.found_in(line))
 
 
+def without_links(text: str, names: Names) -> str:
+    """Keep the words of links that lead to something left out; a link alone in brackets goes with them."""
+
+    def unlinked(match: re.Match[str]) -> str:
+        inner = re.sub(
+            r"\[([^]]*)\]\(([^)]*)\)", lambda link: link[1] if names.found_in(link[2]) else link[0], match[0]
+        )
+        return "" if match[0].startswith(" (") and inner != match[0] else inner
+
+    return re.sub(r" \(\[[^]]*\]\([^)]*\)\)|(?<!!)\[[^]]*\]\([^)]*\)", unlinked, text)
+
+
 def cut_markdown(text: str, names: Names) -> str:
     """Cut the sentences, items, rows, commands and blocks of a page that name something left out."""
+    text = without_links(text, names)
     parts = re.split(r"(^```.*?^```\n)", text, flags=re.MULTILINE | re.DOTALL)
     kept: list[str] = []
     for part in parts:

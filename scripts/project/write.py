@@ -183,7 +183,7 @@ def _cut_unused_classes(tests: Path) -> None:
 def _write_own_pages(project: Path, name: str, nets: Sequence[str], data: Sequence[str], author: str) -> None:
     """The pages of a project of one's own: README, change log, licence; and an experiment to begin with."""
     net, data_set = next(iter(nets), "mlp"), next(iter(data), "digits")
-    where = {"image_folder": " data.root=photos", "image_table": " data.table=labels.csv"}.get(data_set, "")
+    where = {"image_folder": " data.root=photos", "image_table": " data.table=photos/labels.csv"}.get(data_set, "")
     words = {"name": name, "net": net, "data": data_set, "where": where, "author": author}
     for template in TEMPLATES.iterdir():
         text = template.read_text(encoding="utf-8")
