@@ -10,6 +10,7 @@ import statistics
 import pytest
 from scipy import stats
 
+import experiments
 from experiments.config.installation import command
 from experiments.errors import UserError
 from experiments.sweeps.summary.latex import latex
@@ -18,6 +19,7 @@ from experiments.sweeps.summary.runs import runs_in
 from experiments.sweeps.summary.select import select
 from experiments.sweeps.summary.summarize import summarize
 from experiments.sweeps.summary.tables import ranked, repeat, rows, shown, table_of
+from experiments.training.run import train
 from tests.sweeps.conftest import LR, SMALL, multirun  # noqa: F401  # a fixture
 
 LENGTH = {"trainer": {"max_epochs": 3}}
@@ -268,3 +270,15 @@ def test_a_paper_gets_a_table(folds, tmp_path):
     )
     assert caption + "the validation split.}" in lines
     assert latex([{"run": "a", "x": "50 % & more_", "loss": 1.0}], ["loss"]).count(r"50 \% \& more\_") == 1
+
+
+def test_runs_composed_in_python_are_told_apart_and_the_best_can_be_typed_again(tmp_path, capsys):
+    short = ("trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.accelerator=cpu", "logger=none",
+             "callbacks=minimal", "test=false")  # fmt: skip
+    for rate in (0.01, 1e-6):
+        train(experiments.compose(f"optimizer.lr={rate}", *short, f"run_dir={tmp_path}/{rate}"))
+    capsys.readouterr()
+    summarize(tmp_path)
+    printed = capsys.readouterr().out
+    assert [run.varied for run in runs_in(tmp_path)] == [{"optimizer.lr": 0.01}, {"optimizer.lr": 1e-06}]
+    assert f"{command('train')} optimizer.lr=0.01 {' '.join(short[:-1])}" in printed

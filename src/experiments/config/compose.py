@@ -14,7 +14,13 @@ from experiments.config.resolvers import forget_run_id, register_resolvers
 from experiments.errors import UserError, together
 
 
-def compose(*overrides: str) -> dict[str, Any]:
+class Composed(dict[str, Any]):
+    """A composed config, with the overrides that a run records, as if they had been typed."""
+
+    overrides: Sequence[str] = ()
+
+
+def compose(*overrides: str) -> Composed:
     """Compose a config as ``scripts/train.py`` would, in a notebook or a test: plain values, resolved.
 
     ``compose("optimizer=sgd", "optimizer.lr=0.01")`` returns what ``experiments.build`` takes.
@@ -31,7 +37,9 @@ def compose(*overrides: str) -> dict[str, Any]:
         config = composed(as_meant(overrides))
     except Exception as error:  # over an override that it did not foresee, Hydra stumbles anywhere
         raise UserError(together(explain(error, overrides))) from error
-    return job_values(config)
+    values = Composed(job_values(config))
+    values.overrides = [one for one in overrides if not one.startswith("run_dir=")]  # where it lies is not what it is
+    return values
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

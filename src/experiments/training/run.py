@@ -49,7 +49,7 @@ OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_
 
 def train(
     config: Mapping[str, Any],
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | None = None,
     callbacks: Sequence[Callback] = (),
     may_start_processes: bool = True,
 ) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def train(
     Args:
         config: plain values, resolved: what ``experiments.compose`` returns. With ``resume``, its ``run_dir`` is the
             run to resume, and the config stored there rules.
-        overrides: what was typed, for the record.
+        overrides: what was typed, for the record; those of ``experiments.compose``, if not given.
         callbacks: what is called beside those of the config, and before them.
         may_start_processes: false for a job of a multirun, where a process a device would start the multirun again.
 
@@ -68,6 +68,7 @@ def train(
     """
     prepare_process()
     show_messages()
+    overrides = getattr(config, "overrides", ()) if overrides is None else overrides
     try:
         config = validated(config, overrides)
     except UserError as error:  # of many runs, one that cannot be is recorded beside the others
