@@ -17,7 +17,7 @@ from project.cut import Names, cut_lines, cut_markdown, cut_python, has_tests, t
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: What goes into a project, and what of it belongs to this one alone.
-TAKEN = (".ci", ".github", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "LICENSE", "SECURITY.md", "conf",
+TAKEN = (".ci", ".devcontainer", ".dockerignore", "Dockerfile", ".github", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "LICENSE", "SECURITY.md", "conf",
          "docs", "pyproject.toml", "scripts", "src", "tests")  # fmt: skip
 OURS = ("conf/local", "docs/coming-from.md", "docs/results.md", "docs/speed.md", "docs/own-project.md", "docs/*.png",
         "scripts/new_project.py", "scripts/project", "tests/test_new_project.py", "tests/test_results.py",

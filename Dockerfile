@@ -1,0 +1,22 @@
+# docker build --tag experiments .
+# docker run --rm --volume "$PWD/runs:/work/runs" --volume "$PWD/data:/work/data" experiments model=cnn
+# On CPUs; a GPU needs its container toolkit and --gpus all.
+FROM python:3.12-slim
+
+# a run notes the commit that it came from
+RUN apt-get update && apt-get install --yes --no-install-recommends git && rm -rf /var/lib/apt/lists/*
+# its id is that of the first user of most Linux machines, so that runs belong to whom they should
+RUN useradd --uid 1000 --create-home trainer && mkdir --parents /work/runs /work/data && chown --recursive trainer /work
+WORKDIR /work
+
+# the libraries first: they change less often than the code
+COPY pyproject.toml README.md LICENSE ./
+RUN mkdir --parents src/experiments src/hydra_plugins conf scripts && touch src/experiments/__init__.py \
+    && pip install --no-cache-dir --editable ".[sweep]"
+COPY conf conf
+COPY scripts scripts
+COPY src src
+
+USER trainer
+VOLUME ["/work/data", "/work/runs"]
+ENTRYPOINT ["python", "scripts/train.py"]
