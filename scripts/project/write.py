@@ -81,8 +81,7 @@ def _cut(project: Path, gone: Sequence[Choice]) -> list[str]:
     for path in project.glob("conf/*/*.yaml"):
         if names.found_in(path.stem) or names.found_in(_code_of(path)):
             path.unlink()
-    synonyms = package / "config" / "synonyms.yaml"
-    synonyms.write_text(cut_lines(synonyms.read_text(encoding="utf-8"), names), encoding="utf-8")
+    _cut_synonyms(package / "config" / "synonyms.yaml", project / "conf" / "model", names)
     _cut_classes(package, names)
     page_names = Names({*words, *LEADS_TO_OURS})
     for path in [*project.glob("docs/*.md"), *project.glob("*.md")]:
@@ -92,6 +91,16 @@ def _cut(project: Path, gone: Sequence[Choice]) -> list[str]:
     pyproject = project / "pyproject.toml"
     pyproject.write_text(_without_ours(pyproject.read_text()))
     return _cut_tests(project / "tests", names)
+
+
+def _cut_synonyms(path: Path, models: Path, names: Names) -> None:
+    """Cut what other tools call something that was left out, or an option that no network has any more."""
+    options = {
+        word for model in models.glob("*.yaml") for word in re.findall(r"^ +(\w+):", model.read_text(), re.MULTILINE)
+    }
+    lines = cut_lines(path.read_text(encoding="utf-8"), names).splitlines(keepends=True)
+    kept = [line for line in lines if {*re.findall(r": model\.net\.(\w+)", line)} <= options]
+    path.write_text("".join(kept), encoding="utf-8")
 
 
 def _code_of(path: Path) -> str:

@@ -181,7 +181,7 @@ def test_a_plus_before_what_is_there_is_taken_as_without_it():
     config = experiments.compose("+optimizer.lr=0.5", "+loss=focal", "+optimizer.amsgrad=true")
     assert config["optimizer"]["lr"] == 0.5
     assert config["optimizer"]["amsgrad"] is True
-    assert config["loss"]["_target_"] == "experiments.learning.losses.FocalLoss"
+    assert config["loss"]["_target_"] == "experiments.learning.FocalLoss"
 
 
 def test_every_argument_of_lightnings_trainer_is_a_key_or_answered_with_its_place():

@@ -79,8 +79,9 @@ def test_every_package_is_named_and_a_checkout_by_its_folder():
     for name in ("torch", "lightning", "hydra-core", "pytest"):
         assert found[name] == metadata.version(name)
     assert len(found) > 30
-    direct = metadata.distribution("experiments").read_text("direct_url.json")
-    if direct:
+    for direct in filter(
+        None, (one.read_text("direct_url.json") for one in metadata.distributions(name="experiments"))
+    ):
         assert found["experiments"].endswith(f"({json.loads(direct)['url']})")
 
 
