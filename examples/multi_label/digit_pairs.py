@@ -2,8 +2,8 @@
 
     python scripts/train.py --config-dir examples/multi_label/conf experiment=multi_label
 
-The task needs no code: ``model.outputs=labels``, a loss and a metric in ``conf/experiment/multi_label.yaml``. The data
-return targets of 0 and 1 (N, labels). Any network of ``model=`` will do.
+The task needs no code: ``model.outputs=labels``, a loss and a metric in ``conf/experiment/multi_label.yaml``. The
+data return targets of 0 and 1 (N, labels). Any network of ``model=`` will do.
 """
 
 from typing import Literal
@@ -19,19 +19,12 @@ class DigitPairs(Digits):
 
     image_shape = (1, 28, 56)
     note = "scikit-learn's digits, in pairs"
-    train_images = 3 * 1_437
 
     def read(self, split: Literal["train", "test"]) -> Batch:
-        """Return uint8 images (N, 1, 28, 56) and labels (N, 10), 1 where a digit is there."""
-        shape, self.image_shape = self.image_shape, Digits.image_shape
-        images, digits = super().read(split)
-        self.image_shape = shape
-        generator = torch.Generator().manual_seed(0)
-        copies = 3 if split == "train" else 1
-        left, right = (
-            torch.cat([torch.randperm(len(images), generator=generator) for _ in range(copies)]) for _ in range(2)
-        )
-        labels = torch.zeros(len(left), len(self.class_names), dtype=torch.uint8)
-        for side in (left, right):
-            labels[torch.arange(len(side)), digits[side]] = 1
-        return torch.cat([images[left], images[right]], dim=3), labels
+        """Return uint8 images (N, 1, 28, 56) and labels, uint8 (N, 10): 1 where a digit is there."""
+        images, digits = Digits().read(split)
+        others = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        labels = torch.zeros(len(images), len(self.class_names), dtype=torch.uint8)
+        for side in (digits, digits[others]):
+            labels[torch.arange(len(images)), side] = 1
+        return torch.cat([images, images[others]], dim=3), labels

@@ -20,8 +20,8 @@ class TurnedDigits(Digits):
     """Handwritten digits, each turned counter-clockwise by an angle of -45 to 45 degrees, always the same."""
 
     class_names = ("angle",)  # one name a value: what the network gives, and the column of predictions
-    mean = (0.27,)
-    std = (0.33,)
+    mean = (0.2998,)
+    std = (0.3195,)
     note = "scikit-learn's digits, turned"
 
     def read(self, split: Literal["train", "test"]) -> Batch:

@@ -19,8 +19,8 @@ class NoisyStrokes(Digits):
     """Handwritten digits in noise that is as bright as they are; the mask is where their strokes were."""
 
     class_names = ("ground", "stroke")
-    mean = (0.41,)
-    std = (0.24,)
+    mean = (0.4509,)
+    std = (0.2319,)
     note = "scikit-learn's digits, in noise"
 
     def read(self, split: Literal["train", "test"]) -> Batch:
@@ -39,13 +39,10 @@ class FullyConvolutional(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, width: int = 16, depth: int = 4) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for place in range(depth):
-            layers += [
-                nn.Conv2d(width if place else in_channels, width, 3, padding=1),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-            ]
+        for channels in [in_channels, *[width] * (depth - 1)]:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, num_classes, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalised images -> logits, a class a pixel."""
         return self.layers(images)
