@@ -2,8 +2,8 @@
 
     python scripts/train.py --config-dir examples/multi_label/conf experiment=multi_label
 
-The task needs no code: ``model.outputs=labels``, a loss and a metric in ``conf/experiment/multi_label.yaml``. The
-data return targets of 0 and 1 (N, labels). Any network of ``model=`` will do.
+The task needs no code: ``conf`` chooses ``model.outputs=labels``, a loss and a metric. The data return targets of 0
+and 1 (N, labels). Any network of ``model=`` will do.
 """
 
 from typing import Literal

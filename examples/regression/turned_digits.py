@@ -2,8 +2,8 @@
 
     python scripts/train.py --config-dir examples/regression/conf experiment=regression
 
-The task needs no code: ``model.outputs=values``, a loss and a metric in ``conf/experiment/regression.yaml``. The data
-return float targets (N, values), whose names are ``class_names``. Any network of ``model=`` will do.
+The task needs no code: ``conf`` chooses ``model.outputs=values``, a loss and a metric. The data return float targets
+(N, values), whose names are ``class_names``. Any network of ``model=`` will do.
 """
 
 import math

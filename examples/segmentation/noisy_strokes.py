@@ -2,8 +2,8 @@
 
     python scripts/train.py --config-dir examples/segmentation/conf experiment=segmentation
 
-The task needs no code: ``model.outputs=mask``, a loss and a metric in ``conf/experiment/segmentation.yaml``. The data
-return a class a pixel, and the network gives logits of the classes for every pixel.
+The task needs no code: ``conf`` chooses ``outputs: mask`` and a metric. The data return a class a pixel,
+and the network gives logits of the classes for every pixel.
 """
 
 from typing import Literal
