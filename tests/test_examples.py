@@ -316,7 +316,7 @@ MISTAKES = {
     },
     "multi_label": {
         "loss=focal": "FocalLoss is between classes",
-        "metrics=f1": "metrics.f1: MulticlassF1Score does not go with",
+        "metrics=f1": "metrics.f1: MulticlassF1Score is of classes, and model.outputs=labels",
         "model.outputs=classes": "do not go with targets",
     },
     "segmentation": {

@@ -1,6 +1,6 @@
 """Losses that torch does not have as they are wanted here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -51,14 +51,22 @@ def refusing(what: str, outputs: Tensor, targets: Tensor) -> Iterator[None]:
         ) from error
 
 
-def require_loss_of(outputs: str, loss: nn.Module) -> None:
-    """Raise ValueError for a loss between classes where outputs are labels or values: torch would not."""
-    if outputs in ("labels", "values") and isinstance(loss, BETWEEN_CLASSES):
-        better = "BCEWithLogitsLoss" if outputs == "labels" else "MSELoss"
+def require_no_classes(kind: str, loss: nn.Module, metrics: Mapping[str, nn.Module]) -> None:
+    """Raise ValueError for a loss or a metric of classes where outputs are labels or values, which torch lets pass.
+
+    What raises by itself is left to do so.
+    """
+    if kind not in ("labels", "values"):
+        return
+    if isinstance(loss, BETWEEN_CLASSES):
+        better = "BCEWithLogitsLoss" if kind == "labels" else "MSELoss"
         raise ValueError(
-            f"loss: {type(loss).__name__} is between classes, and model.outputs={outputs}: "
+            f"loss: {type(loss).__name__} is between classes, and model.outputs={kind}: "
             f"type loss._target_=torch.nn.{better}"
         )
+    for name, metric in metrics.items():
+        if type(metric).__name__.startswith("Multiclass"):
+            raise ValueError(f"metrics.{name}: {type(metric).__name__} is of classes, and model.outputs={kind}")
 
 
 def require_shapes(kind: str, outputs: Tensor, targets: Tensor, num_classes: int | None) -> None:

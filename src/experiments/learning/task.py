@@ -16,7 +16,7 @@ from experiments.errors import ranges
 from experiments.learning import steps
 from experiments.learning.cuda_graphs import StepGraphs
 from experiments.learning.lightning_internals import is_accumulating
-from experiments.learning.losses import measured, refusing, require_loss_of, require_shapes
+from experiments.learning.losses import measured, refusing, require_no_classes, require_shapes
 from experiments.learning.metrics import MeanLoss, predictions_of, single_number
 from experiments.learning.optimizers import make_optimizer
 from experiments.learning.param_groups import ParamGroup
@@ -75,12 +75,12 @@ class Task(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.monitor = monitor
         self.param_groups = param_groups
-        require_loss_of(outputs, loss)
         if card:
             self.hparams["card"] = {**card, "outputs": outputs}
             if card["image_shape"]:  # Lightning's model summary and TensorBoard's graph follow it through the network
                 self.example_input_array = torch.zeros(1, *card["image_shape"])
         extra = dict(metrics or {})
+        require_no_classes(outputs, loss, extra)
         if taken := {*self.make_metrics("train", {})} & set(extra):
             raise ValueError(f"metrics.{taken.pop()} is there already: give the further metric another name")
         # A ModuleDict cannot have the key "train": that is a method of every module.
