@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -89,6 +90,7 @@ def prepared(tmp_path_factory):
         write_idx_files(Path("files/MNIST/raw"))
         write_cifar_files(Path("files"), patch)
         write_image_folder(Path("photos"))
+        shutil.copytree(ROOT / "examples", "examples")
         (Path("photos/seven.png")).write_bytes(b"")
         Image.fromarray(np.zeros((28, 28), np.uint8)).save("photos/seven.png")
         Image.fromarray(np.zeros((28, 28), np.uint8)).save("seven.png")
