@@ -16,6 +16,7 @@ from PIL import Image
 
 import experiments
 from experiments.config.command_line import command_line_mistake
+from experiments.config.conf_files import take_config_dir
 from experiments.config.installation import CONF
 from experiments.config.resolvers import forget_run_id
 from experiments.nets import MLP
@@ -134,6 +135,8 @@ def reader(prepared, monkeypatch, script_here):
             experiments.compose(*arguments)
             return
         if script == "scripts/train.py":
+            monkeypatch.setenv("EXPERIMENTS_CONF", "")  # of a command before
+            take_config_dir(arguments)
             assert command_line_mistake(arguments) is None, line
             arguments = small(arguments)
         if name == "describe":
