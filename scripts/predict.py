@@ -1,4 +1,4 @@
-"""Classify images with a run's best network."""
+"""Predict what images show with a run's best network."""
 
 import sys
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ INVERT = {"auto": "auto", "true": True, "false": False}
 
 @dataclass
 class Predict:
-    """Classify images: python scripts/predict.py run=<run directory> images=<file, folder or glob>.
+    """Predict images: python scripts/predict.py run=<run directory> images=<file, folder or glob>.
 
     Images of any size and mode are turned as EXIF says, laid on white where transparent, brought to grey or RGB and
     scaled to cover the network's size and cut around their centre. Without output=, the answers are shown. The CSV
-    holds a line a file: file, predicted, probability, probability/<class> for every class, error and inverted.
+    holds a line a file: file, predicted, probability, probability/<class> for every class, error and inverted. Other
+    tasks than classes have columns of their own: labels, values, or masks, which are written as PNG files beside it.
     Exit code 0: all images were read; 3: some were not,
     and their lines say why; 2: none could be tried.
     """
@@ -34,7 +35,8 @@ class Predict:
 def main() -> None:
     options = read(Predict)
     with without_garbage_collection():
-        from experiments.inference.predict import predict_files, write_answers
+        from experiments.inference.answers import write_answers
+        from experiments.inference.predict import predict_files
         from experiments.runs.run_directory import checkpoints_of
 
     paths = checkpoints_of(options.run, options.checkpoint)
@@ -45,9 +47,9 @@ def main() -> None:
         write_answers(answers, options.output)
     else:
         for file, answer in answers.items():
-            print(f"{file}  {answer if isinstance(answer, str) else f'{answer.predicted}  {answer.probability:.4f}'}")
+            print(f"{file}  {answer}")
     done = [answer for answer in answers.values() if not isinstance(answer, str)]
-    print(f"{len(done):,} images classified{f': {options.output}' if options.output else ''}")
+    print(f"{len(done):,} images predicted{f': {options.output}' if options.output else ''}")
     if options.invert == "auto" and (turned := sum(answer.inverted for answer in done)):
         print(
             f"{turned:,} inverted, since their ground is not that of the training images (invert=false: as they are)"

@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 import experiments
 from experiments.config.command_line import command_line_mistake
+from experiments.config.conf_files import take_config_dir
 from experiments.config.installation import CONF
 from experiments.config.resolvers import forget_run_id
 from experiments.nets import MLP
@@ -109,6 +111,8 @@ def prepared(tmp_path_factory):
         for name in DOWNLOADED:
             SMALL_DATA[name](Path("files"), patch)
         SMALL_DATA["image_table"](Path("photos"), patch)
+        if (ROOT / "examples").is_dir():
+            shutil.copytree(ROOT / "examples", "examples")
         (Path("photos/seven.png")).write_bytes(b"")
         Image.fromarray(np.zeros((28, 28), np.uint8)).save("photos/seven.png")
         Image.fromarray(np.zeros((28, 28), np.uint8)).save("seven.png")
@@ -152,6 +156,8 @@ def reader(prepared, monkeypatch, script_here):
             experiments.compose(*arguments)
             return
         if script == "scripts/train.py":
+            monkeypatch.setenv("EXPERIMENTS_CONF", "")  # of a command before
+            take_config_dir(arguments)
             assert command_line_mistake(arguments) is None, line
             arguments = small(arguments)
         if name == "describe":

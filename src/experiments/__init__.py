@@ -18,18 +18,20 @@ if TYPE_CHECKING:
     from experiments.inference.load import load as load
     from experiments.inference.predict import predict as predict
     from experiments.learning import Classifier as Classifier
+    from experiments.learning import Task as Task
     from experiments.training.build import build as build
     from experiments.training.run import train as train
 
 _MODULES = {
     "Classifier": "experiments.learning",
+    "Task": "experiments.learning",
     "build": "experiments.training.build",
     "compose": "experiments.config.compose",
     "load": "experiments.inference.load",
     "predict": "experiments.inference.predict",
     "train": "experiments.training.run",
 }
-__all__ = ["Classifier", "build", "compose", "load", "predict", "train"]
+__all__ = ["Classifier", "Task", "build", "compose", "load", "predict", "train"]
 
 
 def __getattr__(name: str) -> Any:

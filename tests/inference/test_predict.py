@@ -77,7 +77,7 @@ def test_unreadable_files_are_reported_and_the_rest_is_done(script_here, run, tm
     arguments = (f"run={run}", f"images={tmp_path}/images/*.png", f"output={tmp_path}/answers.csv")
     code, printed, errors = script_here("predict", *arguments, "accelerator=cpu")
     assert code == 3
-    assert printed.startswith("2 images classified")
+    assert printed.startswith("2 images predicted")
     assert errors.startswith("2 could not be read")
     rows = rows_of(tmp_path / "answers.csv")
     assert [bool(row["error"]) for row in rows] == [False, True, False, True]

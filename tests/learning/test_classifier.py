@@ -191,5 +191,5 @@ def test_labels_of_several_classes_at_once_are_refused(labels):
     images = torch.randn(2, 1, 28, 28)
     module = classifier(loss=nn.BCEWithLogitsLoss())
     batches = DataLoader(list(zip(images, torch.eye(10)[[1, 2]] + torch.eye(10)[[3, 4]], strict=True)), batch_size=2)
-    with pytest.raises(UserError, match="model._target_=my_module.MyModule"):
+    with pytest.raises(UserError, match=r"model._target_=experiments.learning.Task \+model.outputs=labels"):
         trainer(max_epochs=1).fit(module, batches)

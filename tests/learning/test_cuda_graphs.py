@@ -12,7 +12,7 @@ import torch
 
 import experiments
 from experiments.config import conf_files
-from experiments.learning import classifier, cuda_graphs, steps
+from experiments.learning import cuda_graphs, steps
 from experiments.learning.cuda_graphs import StepGraphs
 from experiments.training.build import build
 from experiments.training.run import train
@@ -63,7 +63,7 @@ def replays(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, stand_in)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(StepGraphs, "_captured", captured)
-    monkeypatch.setattr(classifier, "step_graphs", step_graphs)
+    monkeypatch.setattr(steps, "step_graphs", step_graphs)
     return taken
 
 

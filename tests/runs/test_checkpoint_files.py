@@ -54,7 +54,8 @@ def test_a_checkpoint_is_tensors_and_plain_values(run):
         assert card["image_shape"] == [1, 28, 28]
         assert card["class_names"] == list("0123456789")
         assert card["net"]["in_features"] == 784
-        assert not [value for value in card.values() if type(value) not in (dict, list)]
+        assert card["outputs"] == "classes"
+        assert not [value for value in card.values() if type(value) not in (dict, list, str)]
 
 
 def test_load_from_checkpoint_works_with_objects_given(run):

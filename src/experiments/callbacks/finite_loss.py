@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from experiments.errors import UserError, ranges
-from experiments.learning import Classifier
-from experiments.learning.host_copies import HostCopies
+from experiments.learning import Task
+from experiments.learning.steps import HostCopies
 
 
 class FiniteLoss(Callback):
@@ -41,7 +41,7 @@ class FiniteLoss(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let the losses of the last steps be logged: they are the ones that one looks for."""
-        if isinstance(pl_module, Classifier):
+        if isinstance(pl_module, Task):
             with suppress(RuntimeError):  # of a GPU that failed
                 pl_module.log_losses(wait=True)
 

@@ -12,6 +12,7 @@ from experiments.config.overrides import quoted, unreadable
 from experiments.errors import UserError, together
 
 CLASSIFIER = "experiments.learning.Classifier"
+TASKS = (CLASSIFIER, "experiments.learning.Task")
 
 
 def job_values(config: DictConfig) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def plain(config: Any) -> dict[str, Any]:
     Raises:
         UserError: if a value is missing that has no default, or cannot be resolved.
     """
-    own_module = OmegaConf.select(config, "model._target_", throw_on_missing=False) != CLASSIFIER
+    own_module = OmegaConf.select(config, "model._target_", throw_on_missing=False) not in TASKS
     missing = sorted(OmegaConf.missing_keys(config))
     if own_module and "model.net._target_" in missing:  # a LightningModule of one's own may do without a network
         missing.remove("model.net._target_")

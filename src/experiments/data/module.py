@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Sampler
 
-from experiments.data.augmentation.base import Augmentation
+from experiments.data.augmentation.base import Augmentation, require_fit
 from experiments.data.augmentation.warps import augmented
 from experiments.data.batches import (
     AUTO_STEPS,
@@ -29,7 +28,7 @@ from experiments.data.batches import (
 )
 from experiments.data.images.cache import MappedImages
 from experiments.data.memory import release_freed_memory
-from experiments.data.splits import SPLIT_SEED, Split, labels_of, limited, part_of, resident, share, stratified
+from experiments.data.splits import Split, are_classes, labels_of, limited, part_of, resident, train_and_val
 from experiments.errors import UserError, ranges
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,8 @@ log = logging.getLogger(__name__)
 class ImageDataModule(LightningDataModule):
     """Base of the data sets: splits, folds, limits, loaders and normalisation. A data set adds ``read``.
 
-    Batches are normalised float images (batch, C, H, W) and int64 labels (batch,). The official test split stays
+    Batches are normalised float images (batch, C, H, W) and int64 labels (batch,), or what other targets ``read``
+    returns: labels (batch, K), values (batch, K) or masks (batch, H, W). The official test split stays
     whole. Validation is a stratified part of the train split, drawn with a generator of its own: ``val_size``
     (a fraction in (0, 1) or a count), or fold ``fold`` of ``num_folds``. ``limit`` keeps a stratified part of what
     is left for training, again a fraction or a count. ``balanced`` draws every class equally often, with
@@ -109,7 +109,7 @@ class ImageDataModule(LightningDataModule):
 
     @abstractmethod
     def read(self, split: Literal["train", "test"]) -> Batch:
-        """Return the official split: uint8 images (N, C, H, W) and int64 labels (N,).
+        """Return the official split: uint8 images (N, C, H, W) and int64 labels (N,), or other targets (N, ...).
 
         Raises:
             UserError: if the files are missing or damaged.
@@ -131,6 +131,11 @@ class ImageDataModule(LightningDataModule):
     def _add(self, split: str, images: Tensor | MappedImages, labels: Tensor, indices: Tensor | None = None) -> None:
         """Keep a split, and tell which classes it has no image of; they cannot be drawn equally often."""
         self.splits[split] = part_of(images, labels, indices)
+        if not are_classes(labels):
+            require_fit(self.augment, labels)
+            if self.balanced:
+                raise UserError("data.balanced=true: the targets are no classes, which alone are drawn equally often")
+            return
         counts = torch.bincount(labels_of(self.splits[split]), minlength=self.num_classes)
         if absent := [name for name, count in zip(self.class_names, counts.tolist(), strict=False) if not count]:
             message = f"the {split} split has no image of {', '.join(map(str, absent))}"
@@ -140,26 +145,17 @@ class ImageDataModule(LightningDataModule):
 
     def split(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Indices of the train and the validation part, both stratified, in ascending order."""
-        indices = np.arange(len(labels))
-        if self.num_folds is not None and self.fold is not None:
-            folds = StratifiedKFold(self.num_folds, shuffle=True, random_state=SPLIT_SEED)
-            try:
-                train, val = list(folds.split(indices, labels))[self.fold]
-            except ValueError as error:
-                raise UserError(f"data.num_folds={self.num_folds}: {error}") from error
-        else:
-            count = share(self.val_size, len(labels), self.num_classes)
-            if count + self.num_classes > len(labels):
-                raise UserError(f"data.val_size={self.val_size} leaves too few of {len(labels)} images to train on")
-            train, val = stratified(indices, labels, count)
-        return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(val))
+        return train_and_val(labels, self.val_size, self.num_folds, self.fold, self.num_classes)
 
     def class_counts(self) -> list[int]:
-        """How many images of each class there are to train on; reads them if they are not yet."""
+        """How many images, or pixels of masks, of each class there are to train on; reads them if not yet."""
         if "train" not in self.splits:
             self.prepare_data()
             self.setup("fit")
-        return torch.bincount(labels_of(self.splits["train"]), minlength=self.num_classes).tolist()
+        labels = labels_of(self.splits["train"])
+        if labels.ndim == 2 or labels.is_floating_point():
+            raise UserError("loss: it weighs classes, and the targets of the data are none")
+        return torch.bincount(labels.flatten(), minlength=self.num_classes).tolist()
 
     def loader(self, split: str, batches: Sampler[Tensor]) -> Any:
         """A standard DataLoader whose sampler yields whole batches of indices, so nothing is collated."""
@@ -197,8 +193,10 @@ class ImageDataModule(LightningDataModule):
 
     def _sample_weights(self) -> Tensor | None:
         """For each image to train on, one over the number of images of its class, if ``balanced``."""
+        if not self.balanced:
+            return None
         counts = torch.tensor(self.class_counts(), dtype=torch.float64)
-        return (1 / counts)[labels_of(self.splits["train"])] if self.balanced else None
+        return (1 / counts)[labels_of(self.splits["train"])]
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Every validation image once."""

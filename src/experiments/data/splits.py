@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -29,15 +29,45 @@ def share(size: float | int, total: int, at_least: int) -> int:
     return max(round(size * total), at_least) if size < 1 else int(size)
 
 
+def are_classes(labels: Tensor) -> bool:
+    """Whether labels are a class an image (N,); other targets, several labels, values or masks, are not."""
+    return labels.ndim == 1 and not labels.is_floating_point()
+
+
 def stratified(indices: np.ndarray[Any, Any], labels: Tensor, count: int) -> tuple[Any, Any]:
-    """Split ``indices`` into all but ``count`` and ``count``, both with the classes' shares of ``labels``."""
+    """Split ``indices`` into all but ``count`` and ``count``, both with the classes' shares of ``labels``, if any."""
+    shares = labels.numpy() if are_classes(labels) else None
     try:
-        rest, part = train_test_split(indices, test_size=count, stratify=labels.numpy(), random_state=SPLIT_SEED)
+        rest, part = train_test_split(indices, test_size=count, stratify=shares, random_state=SPLIT_SEED)
     except ValueError as error:
         raise UserError(
             f"the {len(indices)} images cannot be split by class into {count} and the rest: {error}"
         ) from error
     return rest, part
+
+
+def train_and_val(
+    labels: Tensor, val_size: float | int, num_folds: int | None, fold: int | None, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Indices of a train and a validation part, ascending: ``val_size`` of them, or a fold; stratified by classes.
+
+    Raises:
+        UserError: if too few are left to train on, or a class has too few images.
+    """
+    indices = np.arange(len(labels))
+    if num_folds is not None and fold is not None:
+        kind = StratifiedKFold if are_classes(labels) else KFold
+        folds = kind(num_folds, shuffle=True, random_state=SPLIT_SEED)
+        try:
+            train, val = list(folds.split(indices, labels))[fold]
+        except ValueError as error:
+            raise UserError(f"data.num_folds={num_folds}: {error}") from error
+    else:
+        count = share(val_size, len(labels), num_classes)
+        if count + num_classes > len(labels):
+            raise UserError(f"data.val_size={val_size} leaves too few of {len(labels)} images to train on")
+        train, val = stratified(indices, labels, count)
+    return torch.from_numpy(np.sort(train)), torch.from_numpy(np.sort(val))
 
 
 def limited(indices: Tensor, labels: Tensor, limit: float | int | None, num_classes: int) -> Tensor:
@@ -57,7 +87,7 @@ def limited(indices: Tensor, labels: Tensor, limit: float | int | None, num_clas
         return indices
     if count < num_classes:
         raise UserError(f"data.limit={limit} leaves {count} images for {num_classes} classes")
-    if (surplus := len(indices) - count) < num_classes:  # too few to take some of each class
+    if are_classes(labels) and (surplus := len(indices) - count) < num_classes:  # too few to take some of each class
         of_class = [(labels[indices] == label).nonzero().flatten().tolist() for label in range(num_classes)]
         gone = [max(reversed(of_class), key=len).pop() for _ in range(surplus)]
         return torch.from_numpy(np.delete(indices.numpy(), gone))

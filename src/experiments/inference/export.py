@@ -25,8 +25,9 @@ def export(checkpoint: str | Path, format: str, output: str | Path | None = None
     """Write the network of a checkpoint in another format; return the file.
 
     ``state_dict``: the network's weights as ``torch.save(net.state_dict(), "model.pth")`` writes them.
-    ``onnx``: images (batch, C, H, W), floats in [0, 1], to logits (batch, num_classes), normalisation included;
-    metadata ``class_names`` is a JSON list. Written only if onnxruntime gives torch's logits.
+    ``onnx``: images (batch, C, H, W), floats in [0, 1], to logits (batch, num_classes), or to what the network's task
+    has for outputs, normalisation included; metadata ``class_names`` is a JSON list, ``outputs`` the card's. Written
+    only if onnxruntime gives torch's logits.
 
     Args:
         checkpoint: a ``.ckpt`` file of a run.
@@ -102,6 +103,7 @@ def onnx_bytes(net: nn.Module) -> bytes:
             "be; format=state_dict always works"
         ) from error
     proto.metadata_props.add(key="class_names", value=json.dumps(card["class_names"]))
+    proto.metadata_props.add(key="outputs", value=card["outputs"])
     content: bytes = proto.SerializeToString()
     for some in (images, images[:1]):  # the number of images is not fixed
         difference = float((_onnx_logits(content, some) - expected[: len(some)]).abs().max())

@@ -17,8 +17,9 @@ from experiments.training.build import make
 def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
     """Rebuild the network from a checkpoint alone: plain, on the CPU, in evaluation mode.
 
-    It takes normalised float images (batch, C, H, W) and gives logits (batch, num_classes). Its attribute ``card``
-    says ``image_shape``, ``mean``, ``std`` and ``class_names``, in plain values.
+    It takes normalised float images (batch, C, H, W) and gives logits (batch, num_classes), or what its task has for
+    outputs. Its attribute ``card`` says ``image_shape``, ``mean``, ``std``, ``class_names`` and ``outputs`` (how they
+    are read, as ``experiments.Task`` has it), in plain values.
 
     Args:
         path: a ``.ckpt`` file of a run.
@@ -38,7 +39,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> nn.Module:
 
 
 def load_ensemble(paths: Sequence[str | Path], trust: Sequence[str] = ()) -> nn.Module:
-    """Rebuild the networks of several checkpoints as one that averages their probabilities; of one, that network.
+    """Rebuild the networks of several checkpoints as one that averages their predictions; of one, that network.
 
     Raises:
         UserError: for what ``load`` raises it, and for networks that take other images or know other classes.
@@ -50,13 +51,13 @@ def load_ensemble(paths: Sequence[str | Path], trust: Sequence[str] = ()) -> nn.
             raise UserError(f"{path} cannot be averaged with {paths[0]}: it has {', '.join(differing)}")
     if len(nets) == 1:
         return nets[0]
-    ensemble = Ensemble(nets)
+    ensemble = Ensemble(nets, first["outputs"])
     ensemble.card = first  # type: ignore[assignment]  # torch types a module's attributes as tensors and modules
     return ensemble.eval()
 
 
 def card_of(net: nn.Module) -> dict[str, Any]:
-    """What a network of ``load`` takes and gives: ``image_shape``, ``mean``, ``std`` and ``class_names``.
+    """What a network of ``load`` takes and gives: ``image_shape``, ``mean``, ``std``, ``class_names``, ``outputs``.
 
     Raises:
         UserError: if it does not say.
@@ -67,4 +68,4 @@ def card_of(net: nn.Module) -> dict[str, Any]:
             f"this {type(net).__name__} does not say what images it takes and what classes it knows: "
             "experiments.load gives one that does, if its run's data set said so"
         )
-    return card
+    return {"outputs": "classes", **card}

@@ -1,9 +1,8 @@
-"""What a trained network says of images it has never seen."""
+"""What a trained network says of images it has never seen, by what its checkpoint says of its outputs."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 from experiments.data import normalize
 from experiments.data.images.files import find, is_of_other_ground, refusing_bombs, to_input
 from experiments.errors import UserError
+from experiments.inference.answers import Answer, answer_of
 from experiments.inference.load import card_of, load_ensemble
-from experiments.runs.files import write_csv
+from experiments.learning.metrics import predictions_of
 from experiments.training.build import constructing
 from experiments.training.devices import check_accelerator
 
@@ -28,21 +28,11 @@ AnImage = str | Path | Image | Tensor
 Invert = bool | Literal["auto"]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The class that a network finds most probable, and the probability of every class by its name.
+def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: Invert = "auto") -> list[Answer]:
+    """Ask a network of ``experiments.load`` about images, on the device where it lies.
 
-    ``inverted``: whether the image was turned from dark on light to light on dark, or the other way round.
-    """
-
-    predicted: str
-    probability: float
-    probabilities: dict[str, float]
-    inverted: bool = False
-
-
-def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: Invert = "auto") -> list[Prediction]:
-    """Classify images with a network of ``experiments.load``, on the device where it lies.
+    The answers are of the kind that its card's ``outputs`` names: of the module ``answers``, ``Prediction`` of
+    classes, ``Labels``, ``Values`` or ``Mask``.
 
     ``experiments.data.images.files.to_input`` states how an image is brought to the network's input.
 
@@ -67,12 +57,10 @@ def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: Invert 
     return found
 
 
-def iterate_predictions(
-    net: nn.Module, images: Iterable[AnImage], invert: Invert = "auto"
-) -> Iterator[Prediction | str]:
-    """Classify images one batch after the other; in place of one that cannot be read, yield the reason."""
+def iterate_predictions(net: nn.Module, images: Iterable[AnImage], invert: Invert = "auto") -> Iterator[Answer | str]:
+    """Ask about images one batch after the other; in place of one that cannot be read, yield the reason."""
     card = card_of(net)
-    shape, mean, std, names = (card[name] for name in ("image_shape", "mean", "std", "class_names"))
+    shape, mean, std, names, kind = (card[key] for key in ("image_shape", "mean", "std", "class_names", "outputs"))
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UserError(f"images are grey or RGB; this network takes inputs of {' × '.join(map(str, shape))}")
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
@@ -92,25 +80,20 @@ def iterate_predictions(
             with refusing_bombs():
                 inputs = list(pool.map(prepared, some))
             readable = [image[0] for image in inputs if not isinstance(image, str)]
-            answers = iter(())
+            answers: Iterator[Tensor] = iter(())
             if readable:
                 with torch.inference_mode():
                     batch = normalize(torch.stack(readable).to(device), mean, std)
-                    probabilities = torch.softmax(net(batch), dim=1)
-                if probabilities.shape != (len(readable), len(names)):
+                    predictions = predictions_of(net(batch), kind).cpu()
+                sides = shape[1:] if kind == "mask" else []
+                if predictions.shape != (len(readable), len(names), *sides):
                     raise UserError(
-                        f"{type(net).__name__} gives {tuple(probabilities.shape)} for {len(readable)} images in "
+                        f"{type(net).__name__} gives {tuple(predictions.shape)} for {len(readable)} images in "
                         f"{len(names)} classes"
                     )
-                answers = iter(probabilities.tolist())
+                answers = iter(predictions)
             for image in inputs:
-                yield image if isinstance(image, str) else _prediction(next(answers), names, image[1])
-
-
-def _prediction(probabilities: list[float], class_names: Sequence[str], inverted: bool) -> Prediction:
-    by_name = dict(zip(class_names, probabilities, strict=True))
-    best = max(by_name, key=lambda name: by_name[name])
-    return Prediction(best, by_name[best], by_name, inverted)
+                yield image if isinstance(image, str) else answer_of(kind, next(answers), names, image[1])
 
 
 def predict_files(
@@ -119,10 +102,10 @@ def predict_files(
     invert: Invert = "auto",
     accelerator: str = "auto",
     trust: Sequence[str] = (),
-) -> dict[Path, Prediction | str]:
-    """Classify the files that ``images`` names; in place of one that cannot be read stands the reason.
+) -> dict[Path, Answer | str]:
+    """Ask about the files that ``images`` names; in place of one that cannot be read stands the reason.
 
-    The networks of several checkpoints answer by the mean of their probabilities.
+    The networks of several checkpoints answer by the mean of their predictions.
 
     Raises:
         UserError: if a checkpoint or all the images are missing.
@@ -140,23 +123,3 @@ def predict_files(
         disable=not sys.stderr.isatty(),
     )
     return dict(zip(files, answers, strict=True))
-
-
-def write_answers(answers: Mapping[Path, Prediction | str], output: str | Path) -> None:
-    """Write a CSV file: file, predicted, probability, probability/<class> for every class, error, inverted.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    names = next((list(answer.probabilities) for answer in answers.values() if not isinstance(answer, str)), [])
-    rows: list[list[object]] = [
-        ["file", "predicted", "probability", *(f"probability/{name}" for name in names), "error", "inverted"]
-    ]
-    for file, answer in answers.items():
-        if isinstance(answer, str):
-            rows.append([file, *[""] * (2 + len(names)), answer, ""])
-        else:
-            values = [f"{answer.probabilities[name]:.6g}" for name in names]
-            inverted = str(answer.inverted).lower()
-            rows.append([file, answer.predicted, f"{answer.probability:.6g}", *values, "", inverted])
-    write_csv(Path(output), rows)

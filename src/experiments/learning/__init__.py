@@ -6,3 +6,4 @@ from experiments.learning.losses import WeightedCrossEntropy as WeightedCrossEnt
 from experiments.learning.optimizers import MuonAdamW as MuonAdamW
 from experiments.learning.param_groups import ParamGroup as ParamGroup
 from experiments.learning.schedulers import WarmupCosine as WarmupCosine
+from experiments.learning.task import Task as Task

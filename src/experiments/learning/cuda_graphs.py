@@ -16,7 +16,7 @@ from experiments.learning.torch_internals import has_hooks
 
 log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
-Step = Callable[[Batch], tuple[Tensor, Tensor]]  # takes an optimizer step, gives the mean loss and the logits
+Step = Callable[[Batch], tuple[Tensor, Tensor]]  # takes an optimizer step, gives the mean loss and the outputs
 Settings = Callable[[], Any]
 
 STEPS_PER_GRAPH = (8, 1)  # steps of a graph: long ones cost less a step, and any number can be made of both
@@ -27,11 +27,11 @@ class _Graph(NamedTuple):
     """A captured graph, and the tensors that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
-    images: Tensor  # (steps * batch, C, H, W)
-    labels: Tensor
+    inputs: Tensor  # (steps * batch, ...)
+    targets: Tensor
     rates: Tensor  # (steps, parameter groups)
     losses: Tensor  # (steps,)
-    logits: Tensor  # (steps * batch, num_classes)
+    outputs: Tensor  # (steps * batch, ...)
 
 
 class StepGraphs:
@@ -125,16 +125,16 @@ class StepGraphs:
         return taken
 
     def replay(self, batches: Sequence[Batch], rates: Sequence[Sequence[float]]) -> list[tuple[Tensor, Tensor]]:
-        """Take a step for each batch, at its learning rates; return the losses and logits of some at a time."""
+        """Take a step for each batch, at its learning rates; return the losses and outputs of some at a time."""
         taken = []
         while batches:
             length = next(length for length in STEPS_PER_GRAPH if length <= len(batches))
             graph = self._graphs[length]
-            torch.cat([images for images, _ in batches[:length]], out=graph.images)
-            torch.cat([labels for _, labels in batches[:length]], out=graph.labels)
+            torch.cat([inputs for inputs, _ in batches[:length]], out=graph.inputs)
+            torch.cat([targets for _, targets in batches[:length]], out=graph.targets)
             graph.rates.copy_(torch.tensor(rates[:length]).pin_memory(), non_blocking=True)
             graph.graph.replay()
-            taken.append((graph.losses.clone(), graph.logits.clone()))
+            taken.append((graph.losses.clone(), graph.outputs.clone()))
             batches, rates = batches[length:], rates[length:]
         return taken
 
@@ -175,17 +175,17 @@ class StepGraphs:
         return None
 
     def _captured(self, batches: Sequence[Batch], pool: Any) -> _Graph:
-        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        rates = torch.zeros(len(batches), len(self.optimizer.param_groups), device=images.device)
+        inputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        rates = torch.zeros(len(batches), len(self.optimizer.param_groups), device=inputs.device)
         graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad()
         with torch.cuda.graph(graph, pool=pool, stream=self._stream):
             taken = []
-            parts = zip(images.chunk(len(batches)), labels.chunk(len(batches)), rates, strict=True)
-            for some_images, some_labels, self._captured_rates in parts:
-                taken.append(self.take((some_images, some_labels)))
-            losses, logits = torch.stack([loss for loss, _ in taken]), torch.cat([logits for _, logits in taken])
-        return _Graph(graph, images, labels, rates, losses, logits)
+            parts = zip(inputs.chunk(len(batches)), targets.chunk(len(batches)), rates, strict=True)
+            for some_inputs, some_targets, self._captured_rates in parts:
+                taken.append(self.take((some_inputs, some_targets)))
+            losses, outputs = torch.stack([loss for loss, _ in taken]), torch.cat([outputs for _, outputs in taken])
+        return _Graph(graph, inputs, targets, rates, losses, outputs)
 
     def _step_under_watch(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take a step; give up if Python decides in it by values or by chance, which a graph would not repeat."""

@@ -1,6 +1,7 @@
 """Losses that torch does not have as they are wanted here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -18,29 +19,72 @@ BETWEEN_EQUAL_SHAPES = (
 )
 
 
-def measured(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of logits (batch, num_classes) and labels (batch,): a scalar.
+def measured(loss: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss between outputs (batch, K, ...) and targets, classes (batch, ...) or floats (batch, K, ...): a scalar.
 
-    A loss of torch's that compares equal shapes gets the labels one-hot (batch, num_classes).
+    A loss of torch's that compares equal shapes gets classes one-hot (batch, K, ...).
 
     Raises:
-        UserError: if a loss of torch's does not go with classes, or gives no scalar.
+        UserError: if a loss of torch's does not go with the targets, or gives no scalar.
     """
-    if isinstance(loss, BETWEEN_EQUAL_SHAPES) and not labels.is_floating_point():
-        labels = F.one_hot(labels, logits.shape[1]).float()
+    if isinstance(loss, BETWEEN_EQUAL_SHAPES) and not targets.is_floating_point():
+        targets = F.one_hot(targets, outputs.shape[1]).movedim(-1, 1).float()
     if not type(loss).__module__.startswith("torch."):
-        return loss(logits, labels)
+        return loss(outputs, targets)
+    with refusing(f"loss: {type(loss).__name__}", outputs, targets):
+        return loss(outputs, targets)
+
+
+@contextmanager
+def refusing(what: str, outputs: Tensor, targets: Tensor) -> Iterator[None]:
+    """Turn what a loss or metric of a library raises into a UserError, but for a lack of memory."""
     try:
-        return loss(logits, labels)
+        yield
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
         if "memory" in str(error):
             raise
         raise UserError(
-            f"loss: {type(loss).__name__} does not go with logits (batch, {logits.shape[1]}) and a class an image: "
+            f"{what} does not go with outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}: "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+def require_no_classes(kind: str, loss: nn.Module, metrics: Mapping[str, nn.Module]) -> None:
+    """Raise ValueError for a loss or a metric of classes where outputs are labels or values, which torch lets pass.
+
+    What raises by itself is left to do so.
+    """
+    if kind not in ("labels", "values"):
+        return
+    if isinstance(loss, BETWEEN_CLASSES):
+        better = "BCEWithLogitsLoss" if kind == "labels" else "MSELoss"
+        raise ValueError(
+            f"loss: {type(loss).__name__} is between classes, and model.outputs={kind}: "
+            f"type loss._target_=torch.nn.{better}"
+        )
+    for name, metric in metrics.items():
+        if type(metric).__name__.startswith("Multiclass"):
+            raise ValueError(f"metrics.{name}: {type(metric).__name__} is of classes, and model.outputs={kind}")
+
+
+def require_shapes(kind: str, outputs: Tensor, targets: Tensor, num_classes: int | None) -> None:
+    """Raise UserError unless outputs are of as many classes as there are, and targets of the shape that ``kind`` has.
+
+    Losses and metrics would broadcast them without a word.
+    """
+    per_class = outputs.shape[1:2] if kind in ("labels", "values") else ()
+    if outputs.ndim < 2 or targets.shape != (*outputs.shape[:1], *per_class, *outputs.shape[2:]):
+        raise UserError(
+            f"model.outputs={kind}: outputs {tuple(outputs.shape)} of the network do not go with targets "
+            f"{tuple(targets.shape)} of the data: targets must be of "
+            f"{'the same shape' if per_class else 'that shape without its second side'}"
+        )
+    if num_classes not in (None, outputs.shape[1]):
+        raise UserError(
+            f"model.net: it gives outputs {tuple(outputs.shape)}, and the data have {num_classes} class_names"
+        )
 
 
 def require_single_labels(labels: Tensor) -> None:
@@ -49,7 +93,7 @@ def require_single_labels(labels: Tensor) -> None:
     if (labels.ndim != 1 and not shares) or (shares and bool(((labels.sum(1) - 1).abs() > 1e-3).any())):
         raise UserError(
             f"data: labels {tuple(labels.shape)} of several classes at once, and the Classifier counts one an image; "
-            "write a LightningModule of your own: model._target_=my_module.MyModule"
+            "type model._target_=experiments.learning.Task +model.outputs=labels"
         )
 
 
@@ -100,3 +144,6 @@ class FocalLoss(nn.Module):
         # at 0, the slope of a power below 1 is infinite
         doubt = doubt.clamp(min=torch.finfo(doubt.dtype).tiny)
         return (doubt**self.gamma * cross_entropy).mean()
+
+
+BETWEEN_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss, FocalLoss)

@@ -15,6 +15,16 @@ def at_least_32_bits(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def predictions_of(outputs: Tensor, kind: str) -> Tensor:
+    """What a network's outputs (batch, K, ...) say: probabilities; where ``kind`` is ``values``, these.
+
+    ``Task`` says what kinds there are.
+    """
+    if kind == "values":
+        return outputs
+    return torch.sigmoid(outputs) if kind == "labels" else torch.softmax(outputs, dim=1)
+
+
 def single_number(name: str, metric: Metric) -> Tensor:
     """What a metric has come to.
 

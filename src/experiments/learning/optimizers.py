@@ -15,7 +15,7 @@ from experiments.learning.param_groups import ParamGroup, parameter_groups
 def make_optimizer(
     make: Callable[..., Optimizer],
     module: nn.Module,
-    num_classes: int,
+    num_classes: int | None,
     groups: Mapping[str, ParamGroup] | None = None,
 ) -> Optimizer:
     """The optimizer of a module's parameters, frozen ones included, in groups if there are any.
@@ -40,7 +40,7 @@ def make_optimizer(
     return optimizer
 
 
-def outer_matrices(module: nn.Module, num_classes: int) -> list[torch.Tensor] | None:
+def outer_matrices(module: nn.Module, num_classes: int | None) -> list[torch.Tensor] | None:
     """Embeddings, and the linear layers that give ``num_classes`` logits; None where no layer does."""
     heads = [
         part.weight for part in module.modules() if isinstance(part, nn.Linear) and part.out_features == num_classes

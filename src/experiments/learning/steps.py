@@ -2,12 +2,16 @@
 
 import logging
 import sys
+from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -21,20 +25,20 @@ from experiments.learning.metrics import at_least_32_bits
 from experiments.learning.optimizers import takes_tensor_rates
 
 if TYPE_CHECKING:
-    from experiments.learning.classifier import Classifier
+    from experiments.learning.task import Task
 
 log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
-StepOutputs = tuple[Tensor, Tensor, Tensor]  # of some steps: losses (steps,), logits and labels of all their images
+StepOutputs = tuple[Tensor, Tensor, Tensor]  # of some steps: losses (steps,), outputs and targets of all their images
 
 
 def take_step(
-    module: "Classifier", optimizer: Optimizer, batch: Batch, log_as_step: int | None = None
+    module: "Task", optimizer: Optimizer, batch: Batch, log_as_step: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Take one step, logged under a number if it is given one; return the mean loss and the logits."""
+    """Take one step, logged under a number if it is given one; return the mean loss and the outputs."""
     trainer = module.trainer
     with trainer.precision_plugin.train_step_context():
-        loss, logits = module.step(batch)
+        loss, outputs = module.step(batch)
     optimizer.zero_grad()
     loss.backward()
     if log_as_step is not None:
@@ -45,19 +49,34 @@ def take_step(
         module.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
     module.on_before_optimizer_step(optimizer)
     optimizer.step()
-    return loss.detach(), logits.detach()
+    return loss.detach(), outputs.detach()
+
+
+def clip_gradients(
+    module: "Task",
+    optimizer: Optimizer,
+    gradient_clip_val: float | None = None,
+    gradient_clip_algorithm: str | None = None,
+) -> None:
+    """Clip as Lightning does; in bf16 also for fused optimizers, where nothing scales gradients."""
+    plugin = module.trainer.precision_plugin
+    if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+        kind = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+        Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0, kind)
+    else:
+        module.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
 
 def merge_outputs(outputs: list[StepOutputs]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The mean loss over all images of some steps, beside their losses, logits and labels.
+    """The mean loss over all images of some steps, beside their losses, outputs and targets.
 
     All batches but the last one must be equally large.
     """
-    losses, logits, labels = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    losses, all_outputs, targets = (torch.cat(parts) for parts in zip(*outputs, strict=True))
     losses, last = at_least_32_bits(losses), len(outputs[-1][2])
-    batch_size = (len(labels) - last) // (len(losses) - 1)
+    batch_size = (len(targets) - last) // (len(losses) - 1)
     total = losses[:-1].sum() * batch_size + losses[-1] * last
-    return total / len(labels), losses, logits, labels
+    return total / len(targets), losses, all_outputs, targets
 
 
 def steps_until_logged(trainer: Trainer, step: int) -> int:
@@ -66,7 +85,7 @@ def steps_until_logged(trainer: Trainer, step: int) -> int:
     return every - 1 - step % every if every > 0 else sys.maxsize
 
 
-def step_graphs(module: "Classifier") -> StepGraphs | None:
+def step_graphs(module: "Task") -> StepGraphs | None:
     """What replays a module's steps on a GPU, or at least rounds its rates as graphs would; None where it cannot."""
     optimizer = module.optimizers(use_pl_optimizer=False)
     if module.device.type != "cuda" or not isinstance(optimizer, Optimizer):
@@ -83,9 +102,7 @@ def step_graphs(module: "Classifier") -> StepGraphs | None:
     return StepGraphs([module.net, module.loss], optimizer, take, clipping, module.cuda_graphs)
 
 
-def take_steps(
-    module: "Classifier", batches: list[Batch], graphs: StepGraphs | None, batch_idx: int
-) -> list[StepOutputs]:
+def take_steps(module: "Task", batches: list[Batch], graphs: StepGraphs | None, batch_idx: int) -> list[StepOutputs]:
     """Take a step for each batch; those that are not logged as CUDA graphs, where these are ready."""
     trainer = module.trainer
     optimizer = module.optimizers(use_pl_optimizer=False)
@@ -112,18 +129,49 @@ def take_steps(
                 rates.append([group["lr"] for group in optimizer.param_groups])
                 finish_step()
             some = batches[done : done + len(rates)]
-            losses, all_logits = zip(*graphs.replay(some, rates), strict=True)
-            outputs.append((torch.cat(losses), torch.cat(all_logits), torch.cat([labels for _, labels in some])))
+            losses, theirs = zip(*graphs.replay(some, rates), strict=True)
+            outputs.append((torch.cat(losses), torch.cat(theirs), torch.cat([targets for _, targets in some])))
         else:
             if graphs and steps_before_log:
-                loss, logits = graphs.warm_up(batch)
+                loss, own = graphs.warm_up(batch)
             else:
-                loss, logits = take_step(module, optimizer, batch, None if steps_before_log else step)
+                loss, own = take_step(module, optimizer, batch, None if steps_before_log else step)
             finish_step()
             some = [batch]
-            outputs.append((loss.reshape(1), logits, batch[1]))
+            outputs.append((loss.reshape(1), own, batch[1]))
         for callback in averaging:
             callback.on_train_batch_end(trainer, module, None, batch, batch_idx)
         done += len(some)
     count_logged_steps(trainer, len(batches))
     return outputs
+
+
+class HostCopies:
+    """Tensors on their way to main memory, each with what to do once it is there.
+
+    Reading a GPU's tensor at once makes Python wait for all work before it, and then the GPU for Python.
+    """
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[torch.cuda.Event, Tensor, Callable[[Tensor], None]]] = deque()
+
+    def __reduce__(self) -> Any:
+        """A copy begins without any."""
+        return HostCopies, ()
+
+    def add(self, value: Tensor, use: Callable[[Tensor], None]) -> None:
+        """Copy a tensor and call ``use`` with the copy: at once on a CPU, else from ``use_arrived``."""
+        if not value.is_cuda:
+            use(value.detach())
+            return
+        copy = value.detach().to("cpu", non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        self._pending.append((arrived, copy, use))
+
+    def use_arrived(self, wait: bool = False) -> None:
+        """Use the copies that have arrived, in their order; all of them, if told to wait."""
+        while self._pending and (wait or self._pending[0][0].query()):
+            arrived, copy, use = self._pending.popleft()
+            arrived.synchronize()
+            use(copy)

@@ -12,8 +12,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from experiments.errors import ranges
-from experiments.learning.host_copies import HostCopies
-from experiments.learning.steps import steps_until_logged
+from experiments.learning.steps import HostCopies, steps_until_logged
 from experiments.monitoring.loggers.log import log_values
 
 
@@ -105,8 +104,8 @@ class Layout(Callback):
         if not trainer.is_global_zero:
             return
         stage_metrics = getattr(pl_module, "stage_metrics", None)  # a LightningModule of the user's own has none
-        further = [name for name, _ in stage_metrics("val")] if stage_metrics else []
-        names = dict.fromkeys(["accuracy", "loss", *further])
+        known = [name for name, _ in stage_metrics("val")] if stage_metrics else ["accuracy", "loss"]
+        names = sorted(known, key=lambda name: (name != "accuracy", name != "loss"))
         layout = {
             "train and validation": {name: ["Multiline", [f"(train|val)/{name}$"]] for name in names},
             "training": {

@@ -19,7 +19,7 @@ class PredictionWatcher(Callback):
     """
 
     def __init__(self) -> None:
-        self.class_names: list[str] = []  # empty where the data set does not count them: nothing is captured
+        self.class_names: list[str] = []  # empty where there are none: nothing is captured
         self._handle: RemovableHandle | None = None
         self._logits: Tensor | None = None
 
@@ -45,7 +45,8 @@ class PredictionWatcher(Callback):
         self._detach()
         data = getattr(trainer, "datamodule", None)
         names = getattr(data, "class_names", None) or range(getattr(data, "num_classes", None) or 0)
-        self.class_names = [str(name) for name in names]
+        are_classes = getattr(pl_module, "outputs", "classes") == "classes"
+        self.class_names = [str(name) for name in names] if are_classes else []
         if not self.class_names:
             return
         self.reset(pl_module, tuple(getattr(data, "image_shape", ())))

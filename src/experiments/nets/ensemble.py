@@ -6,22 +6,31 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from experiments.errors import ranges
+
 
 class Ensemble(nn.Module):
-    """Averages the class probabilities of networks that take the same images and know the same classes.
+    """Averages the probabilities of networks that take the same images and know the same classes, or their values.
 
-    Input as theirs, output logits (batch, num_classes): the logarithm of the mean probabilities.
+    Input as theirs, output logits (batch, num_classes): the logarithm of the mean probabilities; where ``outputs``
+    are ``labels``, its log-odds. ``values`` are averaged as they are.
     """
 
     same_in_every_step = True
 
-    def __init__(self, nets: Iterable[nn.Module]) -> None:
+    @ranges(outputs=("classes", "labels", "values", "mask"))
+    def __init__(self, nets: Iterable[nn.Module], outputs: str = "classes") -> None:
         super().__init__()
+        self.outputs = outputs
         self.nets = nn.ModuleList(nets)
         if not self.nets:
             raise ValueError("nets=[] must name at least one network")
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, *shape) -> logits (batch, num_classes)."""
+        if self.outputs == "values":
+            return torch.stack([net(x).float() for net in self.nets]).mean(0)
+        if self.outputs == "labels":
+            return torch.stack([net(x).float().sigmoid() for net in self.nets]).mean(0).logit(eps=1e-7)
         members = torch.stack([net(x).float().log_softmax(1) for net in self.nets])  # bf16 makes ties of close ones
         return members.logsumexp(0) - math.log(len(self.nets))

@@ -31,6 +31,11 @@ def is_first_rank() -> bool:
     return not getattr(rank_zero_only, "rank", 0)
 
 
+def on_test(metric: str) -> str:
+    """The name of a validation metric on the test split; of any other, its own."""
+    return f"test/{metric.removeprefix('val/')}" if metric.startswith("val/") else metric
+
+
 @contextmanager
 def hold_lock(run_dir: Path) -> Iterator[None]:
     """Work in a run directory as the only process; other ranks of the same run stand behind the first.

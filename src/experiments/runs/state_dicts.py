@@ -14,13 +14,16 @@ from experiments.runs.checkpoint_files import read_checkpoint
 log = logging.getLogger(__name__)
 PREFIXES = ("net.", "module.", "model.", "_orig_mod.")  # of a Classifier, DDP, other LightningModules, torch.compile
 MAX_PIXELS = 2**28  # of one image, channels included
+OUTPUTS = ("classes", "labels", "values", "mask")  # how a network's outputs are read, as experiments.Task says
 
 
 def network_card(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """What a checkpoint says of its network: ``net``, ``image_shape``, ``mean``, ``std``, ``class_names``.
+    """What a checkpoint says of its network: ``net``, its images', ``class_names`` and ``outputs``.
+
+    Checkpoints from before there were other tasks do not say ``outputs``: theirs are ``classes``.
 
     Raises:
-        UserError: if it says nothing.
+        UserError: if it says nothing, or what cannot be.
     """
     found = checkpoint.get("hyper_parameters", {}).get("card")
     if not isinstance(found, dict) or "net" not in found:
@@ -36,12 +39,13 @@ def network_card(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
         and math.prod(shape) <= MAX_PIXELS
         and all(isinstance(part, (int, float)) and math.isfinite(part) for part in (*mean, *std))
         and all(isinstance(name, str) for name in names)
+        and found.get("outputs", "classes") in OUTPUTS
     )
     if not fine:
         raise UserError(
-            f"{path} says of its network what cannot be: image_shape, mean, std or class_names are damaged"
+            f"{path} says of its network what cannot be: image_shape, mean, std, class_names or outputs are damaged"
         )
-    return found
+    return {"outputs": "classes", **found}
 
 
 def state_dict_diff(module: nn.Module, weights: dict[str, torch.Tensor]) -> list[str]:

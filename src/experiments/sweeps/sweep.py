@@ -22,7 +22,7 @@ from optuna.trial import Trial, TrialState
 from experiments.config.checks.check import config_mistakes, require_none
 from experiments.config.checks.ranges import WORST
 from experiments.config.installation import command, typed_path
-from experiments.config.plain_values import CLASSIFIER, job_values, overrides_of
+from experiments.config.plain_values import TASKS, job_values, overrides_of
 from experiments.errors import UserError
 from experiments.sweeps import space as spaces
 from experiments.sweeps.display import Display
@@ -88,7 +88,7 @@ class Sweep:
                 raise UserError(f"hydra.sweeper.{name}={value} must be a whole number of at least {least}")
         if self.options["direction"] not in ("maximize", "minimize"):
             raise UserError(f"hydra.sweeper.direction={self.options['direction']} must be maximize or minimize")
-        metric, own = str(self.options["metric"]), self.config.model.get("_target_") != CLASSIFIER
+        metric, own = str(self.options["metric"]), self.config.model.get("_target_") not in TASKS
         if not metric.startswith("val/") and not (own and not metric.startswith("test")):
             raise UserError(f"hydra.sweeper.metric={self.options['metric']} must be a val/ metric: sweeps never test")
         direction = self.options["direction"]

@@ -68,7 +68,7 @@ def json_ready(values: Mapping[str, Any]) -> dict[str, Any]:
 def report_end(experiment: Experiment, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
     """Tell the loggers how the run ended, and leave its report."""
     trainer, classifier = experiment.trainer, experiment.classifier
-    log_end(trainer.loggers, summary)
+    log_end(trainer.loggers, summary, str(config["monitor"]))
     if confusion := find_callback(trainer, Confusion):
         for stage, matrix in confusion.matrices.items():
             on_rank_zero(write_class_tables, Path(config["run_dir"]), stage, matrix.numpy(), confusion.class_names)

@@ -22,7 +22,7 @@ from experiments.monitoring.loggers.log import log_start
 from experiments.monitoring.loggers.record import replay
 from experiments.runs.allowed_classes import trust_needed
 from experiments.runs.environment import code_change_warning
-from experiments.runs.run_directory import hold_lock, is_first_rank, read_summary
+from experiments.runs.run_directory import hold_lock, is_first_rank, on_test, read_summary
 from experiments.runs.run_record import clear_outcome, record_resume, record_start, record_summary, record_traceback
 from experiments.training.build import Experiment, build
 from experiments.training.devices import check_accelerator, cpu_build, device_name, is_slow_in_bf16
@@ -219,7 +219,7 @@ def _say_start(experiment: Experiment) -> None:
 
 def _say_result(summary: Mapping[str, Any], run_dir: Path, monitor: str) -> None:
     where = typed_path(run_dir)
-    names = dict.fromkeys(("test/accuracy", "test/loss", monitor))
+    names = dict.fromkeys(("test/accuracy", "test/loss", on_test(monitor), monitor))
     results = [f"{name} {summary[name]:.4f}" for name in names if summary.get(name) is not None]
     speed = f" ({summary['images_per_second']:,.0f} images/s)" if "images_per_second" in summary else ""
     if results:

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from experiments.data import ImageDataModule
 from experiments.data.batches import AUTO_STEPS, AUTO_STEPS_OF_GRAPHS
 from experiments.errors import UserError
-from experiments.learning.classifier import Classifier
+from experiments.learning import Task
 from experiments.learning.lightning_internals import saves_by_steps
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def set_up_lists(
     if isinstance(data, ImageDataModule):
         data.steps_per_execution = several
         data.auto_steps = AUTO_STEPS_OF_GRAPHS if replayed else AUTO_STEPS
-    if isinstance(module, Classifier):
+    if isinstance(module, Task):
         module.cuda_graphs = replayed
 
 
@@ -88,8 +88,8 @@ def reasons_for_single_steps(data: LightningDataModule, module: LightningModule,
     precision = trainer.precision_plugin
     conditions = {
         f"data={type(data).__name__}": not isinstance(data, ImageDataModule),
-        f"model={type(module).__name__}": type(module) is not Classifier,
-        "an optimizer that needs a closure": isinstance(module, Classifier) and _needs_closure(module),
+        f"model={type(module).__name__}": not isinstance(module, Task) or _takes_own_steps(module),
+        "an optimizer that needs a closure": isinstance(module, Task) and _needs_closure(module),
         "more than one device": trainer.world_size > 1,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
         "trainer.limit_train_batches": not _is_all(trainer.limit_train_batches),
@@ -110,16 +110,16 @@ def uses_cuda_graphs(asked: bool | str, several: int | None, module: LightningMo
             where = f"on {device}" if device.type != "cuda" else "in single steps"
             log.info("cuda_graphs=true: there are none, since this run trains %s", where)
         return False
-    assert isinstance(module, Classifier)  # or its steps would be single ones
+    assert isinstance(module, Task)  # or its steps would be single ones
     own = sorted(own_classes(module))
     if own and asked == "auto":
         log.info("%s: with cuda_graphs=true it trains faster, if it does the same in every step", ", ".join(own))
     return asked is True or not own
 
 
-def own_classes(module: Classifier) -> set[str]:
-    """Names of the classes of network and loss that neither come from a known library nor say that they may."""
-    classes = {type(part) for own in (module.net, module.loss) for part in own.modules()}
+def own_classes(module: Task) -> set[str]:
+    """Names of the classes of task, network and loss that neither come from a known library nor say that they may."""
+    classes = {type(module)} | {type(part) for own in (module.net, module.loss) for part in own.modules()}
     return {
         each.__qualname__
         for each in classes
@@ -142,7 +142,14 @@ def _watches_steps(callback: Callback) -> bool:
     return not all(str(hook.__module__).startswith(harmless) for hook in hooks)
 
 
-def _needs_closure(module: Classifier) -> bool:
+def _takes_own_steps(module: Task) -> bool:
+    """Whether a subclass replaces hooks of Lightning's, which steps of a list are taken without."""
+    above = type(module).__mro__[: type(module).__mro__.index(Task)]
+    replaced = {name for each in above for name in vars(each) if not name.startswith("_")}
+    return bool(replaced & (set(dir(LightningModule)) - {"forward"}))
+
+
+def _needs_closure(module: Task) -> bool:
     optimizer = getattr(module.make_optimizer, "func", None)
     if not (inspect.isclass(optimizer) and issubclass(optimizer, Optimizer)):
         return False

@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.config.checks.ranges import WORST
 from experiments.config.checks.sections import OURS, Config, number_at, section, value_at
-from experiments.config.plain_values import CLASSIFIER
+from experiments.config.plain_values import CLASSIFIER, TASKS
 from experiments.errors import did_you_mean
 
 UNFIT = {  # callbacks of Lightning's that no run can be with
@@ -76,7 +76,7 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
     loggers = [part for part in section(config, "logger").values() if part]
     for key, part in callbacks.items():
         kind = str(part.get("_target_")).rpartition(".")[2]
-        if (fault := UNFIT.get(kind)) and (kind != "BackboneFinetuning" or get("model._target_") == CLASSIFIER):
+        if (fault := UNFIT.get(kind)) and (kind != "BackboneFinetuning" or get("model._target_") in TASKS):
             yield f"callbacks.{key}", "", fault
         if str(part.get("_target_")).endswith(".LearningRateMonitor") and not loggers:
             yield (
@@ -98,7 +98,7 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
         yield "trainer.limit_test_batches", 0, "leaves nothing to test: add test=false"
     if get("trainer.barebones") is True and (callbacks or loggers):
         yield "trainer.barebones", True, "takes no callbacks and no logger: add callbacks=none logger=none"
-    if get("model._target_") == CLASSIFIER:
+    if get("model._target_") in TASKS:
         yield from _monitored(config, callbacks)
 
 
@@ -107,10 +107,10 @@ def _monitored(config: Config, callbacks: Mapping[str, Any]) -> Iterator[tuple[s
     no_validation = number_at(config, "trainer.limit_val_batches") == 0
     every, epochs = (number_at(config, f"trainer.{key}") for key in ("check_val_every_n_epoch", "max_epochs"))
     never = every is not None and epochs is not None and 0 < epochs < every
-    measured = ["loss", "accuracy", *(name for name, part in section(config, "metrics").items() if part)]
+    own = ["loss", "accuracy"] if value_at(config, "model._target_") == CLASSIFIER else ["loss"]
+    measured = [*own, *(name for name, part in section(config, "metrics").items() if part)]
     logged = [
-        "train/loss",
-        "train/accuracy",
+        *(f"train/{name}" for name in own),
         "train/loss_step",
         "step",
         "epoch",

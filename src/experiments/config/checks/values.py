@@ -10,7 +10,7 @@ from experiments.config import conf_files
 from experiments.config.checks.ranges import kind_mismatch, ruled
 from experiments.config.checks.sections import GROUPS, LISTS, MUST_BE_THERE, Config, leaves, section, value_at
 from experiments.config.checks.sources import default_arguments, read_conf_files
-from experiments.config.plain_values import CLASSIFIER
+from experiments.config.plain_values import TASKS
 from experiments.config.suggestions import leaf_by_key, suggestion_suffix
 
 
@@ -30,7 +30,7 @@ def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any
         if key not in config and key != "augment":
             yield key, "", "is missing: every run has one, so nothing may take it away (~)"
     net = section(config, "model").get("net")
-    if value_at(config, "model._target_") == CLASSIFIER and not (isinstance(net, Mapping) and "_target_" in net):
+    if value_at(config, "model._target_") in TASKS and not (isinstance(net, Mapping) and "_target_" in net):
         yield "model.net._target_", "", f"is missing: choose a network, such as model={_choices('model')[0]}"
     for key in ("accelerator", "max_epochs"):
         if isinstance(config.get("trainer"), Mapping) and key not in config["trainer"]:

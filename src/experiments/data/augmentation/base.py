@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.data.memory import to_device
+from experiments.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -18,13 +19,23 @@ class Augmentation(nn.Module):
     """Maps float images in [0, 1] (B, C, H, W) and labels to others of the same shapes.
 
     Labels are int64 (B,), or (B, num_classes) probabilities where one of a batch's augmentations mixes images.
+    Masks go with those alone that leave every pixel in its place.
     """
 
     mixes = False
+    moves_pixels = True
 
     @abstractmethod
     def forward(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> Batch:
         """Return the changed batch; what is random comes from ``rng``."""
+
+
+def require_fit(augmentations: Sequence[Augmentation], targets: Tensor) -> None:
+    """Raise UserError for an augmentation that targets which are no classes do not go with."""
+    for one in augmentations:
+        if one.mixes or (targets.ndim > 2 and one.moves_pixels):
+            fault = "blends classes, and the targets are none" if one.mixes else "moves images, and not their masks"
+            raise UserError(f"augment: {type(one).__name__} {fault}; leave it out")
 
 
 def uniform(rng: np.random.Generator, like: Tensor, low: float, high: float, *shape: int) -> Tensor:

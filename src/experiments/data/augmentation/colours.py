@@ -22,6 +22,8 @@ class ColorJitter(Augmentation):
         hue: shifts are drawn from plus or minus this share of the colour circle; it costs most.
     """
 
+    moves_pixels = False
+
     @ranges(brightness=">= 0", contrast=">= 0", saturation=">= 0", hue=">= 0, <= 0.5")
     def __init__(
         self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, hue: float = 0.1
@@ -76,6 +78,8 @@ def hue_shifted(images: Tensor, shifts: Tensor) -> Tensor:
 class Grey(Augmentation):
     """Colours taken away, with this probability; the three channels stay."""
 
+    moves_pixels = False
+
     @ranges(probability=">= 0, <= 1")
     def __init__(self, probability: float = 0.2) -> None:
         super().__init__()
@@ -97,6 +101,8 @@ class Blur(Augmentation):
         sigma: the range of its standard deviation, in pixels.
         probability: of an image to be blurred.
     """
+
+    moves_pixels = False
 
     @ranges(sigma="list, > 0, <= 50", probability=">= 0, <= 1")
     def __init__(self, sigma: Sequence[float] = (0.1, 2.0), probability: float = 0.5) -> None:

@@ -26,6 +26,8 @@ def _boxes(images: Tensor, rng: np.random.Generator, heights: Any, widths: Any) 
 class Cutout(Augmentation):
     """A black square of ``size`` pixels about a random point (DeVries & Taylor 2017, arXiv 1708.04552)."""
 
+    moves_pixels = False
+
     @ranges(size="whole, >= 1, <= 10000")
     def __init__(self, size: int = 8) -> None:
         super().__init__()

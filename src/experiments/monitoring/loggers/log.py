@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.tensorboard.summary import hparams
 
 from experiments.monitoring.loggers.trackers import TensorBoardLogger
+from experiments.runs.run_directory import on_test
 
 log = logging.getLogger(__name__)
 RESULTS = ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train_seconds", "parameters")
@@ -67,7 +68,8 @@ def log_start(loggers: Iterable[Logger], config: Mapping[str, Any], net: nn.Modu
             logger.hparams.update(flat)  # what hparams.yaml will say
             # The HPARAMS tab shows a column only for metrics that are named at the start. Their values and the
             # session's end come at the end; log_hyperparams would write both now, and the tab show them as results.
-            expected = [name for name in RESULTS if config["test"] or not name.startswith("test/")]
+            names = results(str(config["monitor"]))
+            expected = [name for name in names if config["test"] or not name.startswith("test/")]
             readable = {
                 name: str(value).lower() if isinstance(value, bool) else value for name, value in flat.items()
             }
@@ -82,13 +84,18 @@ def log_start(loggers: Iterable[Logger], config: Mapping[str, Any], net: nn.Modu
             logger.log_hyperparams(flat)
 
 
+def results(monitor: str) -> list[str]:
+    """Which of a run's results loggers show beside its hyperparameters: also what is monitored."""
+    return list(dict.fromkeys((*RESULTS, monitor, on_test(monitor))))
+
+
 @rank_zero_only
-def log_end(loggers: Iterable[Logger], summary: Mapping[str, Any]) -> None:
+def log_end(loggers: Iterable[Logger], summary: Mapping[str, Any], monitor: str) -> None:
     """After training, or what there was of it: the final results, under the names that ``log_start`` gave."""
     failed = summary["status"] == "failed"
-    results = {f"hp/{name}": summary[name] for name in RESULTS if summary.get(name) is not None}
+    values = {f"hp/{name}": summary[name] for name in results(monitor) if summary.get(name) is not None}
     for logger in loggers:
-        logger.log_metrics(results, step=summary.get("steps", 0))
+        logger.log_metrics(values, step=summary.get("steps", 0))
         if isinstance(logger, lightning.TensorBoardLogger):
             logger.experiment.file_writer.add_summary(_session_end(failed))
         logger.save()

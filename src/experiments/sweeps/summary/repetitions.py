@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.runs.run_directory import on_test
 from experiments.sweeps.summary.runs import Run
 from experiments.sweeps.summary.select import select
 
@@ -35,7 +36,8 @@ def averages(runs: Sequence[Run], metrics: Sequence[str], minimize: bool) -> lis
         for place, (key, name) in enumerate(REPEATED.items()):
             if key in some.varied:
                 row[name] = len({repetition[place] for repetition in group})
-        for metric in dict.fromkeys((*metrics, "val/accuracy", "test/accuracy", "train_seconds")):
+        results = (*metrics, *map(on_test, metrics), "val/accuracy", "test/accuracy", "train_seconds")
+        for metric in dict.fromkeys(results):
             values = {key: run.summary[metric] for key, run in group.items() if _is_number(run.summary.get(metric))}
             if values:
                 independent = _over_folds(values)

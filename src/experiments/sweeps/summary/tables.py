@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.installation import command
+from experiments.runs.run_directory import on_test
 from experiments.sweeps.summary.repetitions import averages
 from experiments.sweeps.summary.runs import ORDER, RESULTS, Run, objective, runs_in, split
 
@@ -28,7 +29,7 @@ def rows(runs: Sequence[Run], metrics: Sequence[str], columns: Sequence[str] = (
     """The table's rows: results that there are, then what varied; or the columns that were chosen."""
     if columns:
         return [{"run": run.name} | {name: run.value(name) for name in columns} for run in runs]
-    results = dict.fromkeys((*metrics, *RESULTS))
+    results = dict.fromkeys((*metrics, *map(on_test, metrics), *RESULTS))
     kept = [name for name in results if any(run.summary.get(name) is not None for run in runs)]
     return [
         {"run": run.name, "status": run.status} | {name: run.summary.get(name) for name in kept} | run.varied
