@@ -208,8 +208,8 @@ def small_image_table(root: Path, patch: pytest.MonkeyPatch) -> list[str]:
     return [f"data.table={root}/labels.csv"]
 
 
-def like_mnist(folder: str) -> Callable[[Path, pytest.MonkeyPatch], list[str]]:
-    """Write files in MNIST's format below a folder."""
+def idx_writer(folder: str) -> Callable[[Path, pytest.MonkeyPatch], list[str]]:
+    """What writes files in the IDX format below a folder."""
 
     def write(root: Path, patch: pytest.MonkeyPatch) -> list[str]:
         write_idx_files(root / folder / "raw")
@@ -220,9 +220,9 @@ def like_mnist(folder: str) -> Callable[[Path, pytest.MonkeyPatch], list[str]]:
 
 #: Writes small files for a choice of the group ``data``; returns what to type beside where they lie.
 SMALL_DATA = {
-    "mnist": like_mnist("MNIST"),
-    "fashion_mnist": like_mnist("FashionMNIST"),
-    "kmnist": like_mnist("KMNIST"),
+    "mnist": idx_writer("MNIST"),
+    "fashion_mnist": idx_writer("FashionMNIST"),
+    "kmnist": idx_writer("KMNIST"),
     "emnist": small_emnist,
     "cifar10": small_cifar10,
     "image_folder": small_image_folder,
