@@ -113,6 +113,17 @@ def _prediction(probabilities: list[float], class_names: Sequence[str], inverted
     return Prediction(best, by_name[best], by_name, inverted)
 
 
+def device_of(accelerator: str) -> torch.device:
+    """The device that an accelerator, as Lightning names them, computes on.
+
+    Raises:
+        UserError: if it is not here.
+    """
+    check_accelerator(accelerator)
+    with constructing("the accelerator"):
+        return Fabric(accelerator=accelerator, devices=1).device
+
+
 def predict_files(
     checkpoints: Sequence[str | Path],
     images: str,
@@ -127,11 +138,9 @@ def predict_files(
     Raises:
         UserError: if a checkpoint or all the images are missing.
     """
-    check_accelerator(accelerator)
+    device = device_of(accelerator)
     files = find(images)
     net = load_ensemble(checkpoints, trust)
-    with constructing("the accelerator"):
-        device = Fabric(accelerator=accelerator, devices=1).device
     answers = track(
         iterate_predictions(net.to(device), files, invert),
         "images",

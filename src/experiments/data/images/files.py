@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -84,11 +84,13 @@ def refusing_bombs() -> Iterator[None]:
         yield
 
 
-def to_input(image: str | Path | Image.Image | Tensor, shape: Sequence[int], invert: bool = False) -> Tensor:
+def to_input(
+    image: str | Path | IO[bytes] | Image.Image | Tensor, shape: Sequence[int], invert: bool = False
+) -> Tensor:
     """Bring an image to uint8 (C, H, W) of the given shape, as ``data=image_folder`` does (``data.pixels``).
 
     Args:
-        image: a file, a PIL image, or a uint8 tensor (H, W) or (channels, H, W).
+        image: a file or its name, a PIL image, or a uint8 tensor (H, W) or (channels, H, W).
         shape: channels (1 or 3), height and width.
         invert: turn dark strokes on light ground, as on paper, into light ones on dark, as in MNIST.
 
@@ -117,7 +119,7 @@ def is_of_other_ground(image: Tensor, mean: Sequence[float]) -> bool:
     return (mean[0] < 0.4 and border > 0.6) or (mean[0] > 0.6 and border < 0.4)
 
 
-def _opened(image: str | Path | Image.Image | Tensor) -> Image.Image:
+def _opened(image: str | Path | IO[bytes] | Image.Image | Tensor) -> Image.Image:
     if isinstance(image, Tensor):
         if image.dtype != torch.uint8:
             raise ValueError(f"a tensor of {image.dtype}; images are uint8, from 0 to 255")
