@@ -6,6 +6,7 @@ import sys
 import time
 import webbrowser
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from experiments.config.command_line import run_script, without_garbage_collection
@@ -14,6 +15,8 @@ from experiments.config.requirements import unfit_gradio
 from experiments.errors import Stopped, UserError
 
 HAS_SCREEN = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
+# nothing is reported, and the page's own address is asked of no proxy
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "NO_PROXY": "*", "no_proxy": "*"}
 
 
 @dataclass
@@ -40,6 +43,17 @@ def main() -> None:
     options = read(Demo)
     if mistake := unfit_gradio():
         raise UserError(mistake)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stopped)
+    try:
+        with TemporaryDirectory(prefix="experiments-demo-") as folder:
+            os.environ.update(GRADIO_TEMP_DIR=folder, **QUIET)  # before gradio is imported
+            serve(options)
+    except Stopped as ending:
+        sys.exit(ending.exit_code)
+
+
+def serve(options: Demo) -> NoReturn:
     with without_garbage_collection():
         from experiments.runs.run_directory import checkpoints_of
 
@@ -47,18 +61,12 @@ def main() -> None:
         print("loading ...", file=sys.stderr, flush=True)
         from experiments.inference.demo import load_shown, serving
 
-    shown = load_shown(paths, options.accelerator, options.trust)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stopped)
-    try:
-        with serving(shown, options.port) as url:
-            print(f"{url} (Ctrl-C ends it)", flush=True)
-            if options.open and HAS_SCREEN:
-                webbrowser.open(url)
-            while True:
-                time.sleep(1)
-    except Stopped as ending:
-        sys.exit(ending.exit_code)
+    with serving(load_shown(paths, options.accelerator, options.trust), options.port) as url:
+        print(f"{url} (Ctrl-C ends it)", flush=True)
+        if options.open and HAS_SCREEN:
+            webbrowser.open(url)
+        while True:
+            time.sleep(1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A page on this machine to draw on, or to drop pictures on, that shows what trained networks make of them."""
 
 import base64
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,18 +27,20 @@ from experiments.runs.run_directory import read_summary
 
 HOST = "127.0.0.1"
 CANVAS_SIDE = 280  # pixels
-MNIST_SHAPE, MNIST_SHARE = (1, 28, 28), 20 / 28  # its digits fill that share of their images
-SEEN_SIDE = 168  # pixels, of the image that the network saw
+MNIST_SHARE = 20 / 28  # of their images' sides is what MNIST's digits fill
+SPARSE = 0.2  # the mean of MNIST's images is 0.13, that of the embedded digits, which fill theirs, 0.31
+SEEN_SIDE = 140  # pixels in the page, of the image that the network saw
 INVERT: dict[str, Invert] = {"auto": "auto", "true": True, "false": False}
 CANVAS = f"""<canvas width={CANVAS_SIDE} height={CANVAS_SIDE} role=img aria-label="Drawing"></canvas>
 <p><button>Clear</button> <label>Brush <input type=range min=8 max=48 value=24></label></p>
 <p><label>Or drop a picture, or choose one: <input type=file accept="image/*"></label></p>"""
+SEEN = """<div style="display: flex; gap: 12px"><img src="{url}" alt=""><p>{said}</p></div>"""
 STYLE = """
 canvas { width: 100%; max-width: 400px; border-radius: 8px; cursor: crosshair; touch-action: none;
          border: 1px solid var(--border-color-primary); background: white; }
 p, label { display: flex; flex-wrap: wrap; gap: 4px 12px; align-items: center; }
 p { margin-top: 8px; }
-button { padding: 4px 16px; border-radius: 8px; background: var(--button-secondary-background-fill); }
+button { padding: 4px 16px; font: inherit; border-radius: 8px; background: var(--button-secondary-background-fill); }
 """
 
 
@@ -104,27 +105,34 @@ def look(
         seen = to_input(BytesIO(picture), shape)
         turned = is_of_other_ground(seen, card["mean"]) if invert == "auto" else invert
         if drawn and centre:
-            seen = to_input(centred(to_input(BytesIO(picture), (1, CANVAS_SIDE, CANVAS_SIDE)), shape), shape)
+            drawing = to_input(BytesIO(picture), (1, CANVAS_SIDE, CANVAS_SIDE))
+            seen = to_input(centred(drawing, shape[1:], card["mean"]), shape)
     if turned:
         seen = 255 - seen
     (answer,) = predict(net, seen, invert=False)
     return replace(answer, inverted=turned), seen
 
 
-def centred(drawing: Tensor, shape: Sequence[int]) -> Tensor:
-    """Cut a drawing, uint8 (1, H, W) and dark on white, so that it fills images of ``shape``, centred by its mass.
+def centred(drawing: Tensor, size: Sequence[int], mean: Sequence[float]) -> Tensor:
+    """Cut a drawing, uint8 (1, H, W) and dark on white, to its ink, with margins as the training images have them.
 
-    Images of MNIST's shape are filled as MNIST's are: 20 of 28 pixels. All others are filled to their borders.
+    Images of MNIST's kind, mostly ground, are filled as MNIST's are: to 20 of 28 pixels, with the centre of mass in
+    the middle. All others are filled to their borders.
+
+    Args:
+        drawing: the whole canvas.
+        size: height and width of the images that it is for; only their ratio matters.
+        mean: of the training images, as the network's card has it.
     """
     ink = 255 - drawing[0]
     if not ink.any():
         return drawing
     rows, columns = ink.any(1).nonzero(), ink.any(0).nonzero()
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    share = MNIST_SHARE if tuple(shape) == MNIST_SHAPE else 1
-    scale = max(side / (share * target) for side, target in zip(ink.shape, shape[1:], strict=True))
+    share = MNIST_SHARE if min(mean[0], 1 - mean[0]) < SPARSE else 1
+    scale = max(side / (share * target) for side, target in zip(ink.shape, size, strict=True))
     margins = []
-    for side, target, profile in zip(ink.shape[::-1], shape[:0:-1], (ink.sum(0), ink.sum(1)), strict=True):
+    for side, target, profile in zip(ink.shape[::-1], size[::-1], (ink.sum(0), ink.sum(1)), strict=True):
         free = round(scale * target) - side
         centre = (profile * (torch.arange(side) + 0.5)).sum() / profile.sum()
         before = min(max(round((free + side) / 2 - centre.item()), 0), free)
@@ -148,25 +156,24 @@ def page(shown: Sequence[Shown]) -> gr.Blocks:
                 found += [f"<p role=alert>This picture cannot be read: {escape(str(error))}</p>", None]
                 continue
             (image,) = pictures(seen[None] / 255)
-            why = ", since its ground is not that of the training images" if invert == "auto" else ""
-            said = f"what the network saw{f': inverted{why}' if answer.inverted else ''}"
-            url = data_url(enlarged(image, SEEN_SIDE))
-            found += [f'<img src="{url}" alt="{said}"><p>{said}</p>', answer.probabilities]
+            why = ", since its ground was not that of the training images" if invert == "auto" else ""
+            said = f"What the network saw.{f' Inverted{why}.' if answer.inverted else ''}"
+            found += [SEEN.format(url=data_url(enlarged(image, SEEN_SIDE)), said=said), answer.probabilities]
         return found
 
     title = ", ".join(each.name for each in shown)
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
-        gr.Markdown("# Draw, or drop a picture\nThe probabilities move as you draw. Nothing leaves this machine.")
+        gr.Markdown("## Draw, or drop a picture\nThe probabilities move as you draw. Nothing leaves this machine.")
         with gr.Row():
             with gr.Column(min_width=320):
                 script = Path(__file__).with_name("demo_canvas.js").read_text(encoding="utf-8")
                 canvas = gr.HTML(html_template=CANVAS, css_template=STYLE, js_on_load=script)
-                centre = gr.Checkbox(True, label="Scale and centre drawings, as the digits of MNIST are")
-                invert = gr.Radio(list(INVERT), value="auto", label="Invert: dark on light to light on dark")
+                centre = gr.Checkbox(True, label="Scale and centre drawings as the training images are")
+                invert = gr.Radio(list(INVERT), value="auto", label="Turn dark on light into light on dark")
             outputs: list[Any] = []
             for each in shown:
-                with gr.Column(min_width=280):
-                    gr.HTML(f"<h2>{escape(each.name)}</h2><p>{escape(each.about)}</p>")
+                with gr.Column(min_width=240):
+                    gr.HTML(f"<h3>{escape(each.name)}</h3><p>{escape(each.about)}</p>")
                     outputs += [gr.HTML(), gr.Label(num_top_classes=10, label="Probabilities")]
         for event in (canvas.input, centre.change, invert.change):
             event(
@@ -191,7 +198,6 @@ def serving(shown: Sequence[Shown], port: int | None = None) -> Iterator[str]:
                 f"port={port} cannot be used: {getattr(error, 'strerror', None) or error}. "
                 "Name another, or leave it out for one that is free"
             ) from error
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", NO_PROXY="*", no_proxy="*")
     blocks = page(shown)
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     try:
