@@ -18,6 +18,7 @@ from experiments.config.command_line import command_line_mistake
 from experiments.config.installation import CONF
 from experiments.config.resolvers import forget_run_id
 from experiments.nets import MLP
+from tests.browser import free_port, started
 from tests.conftest import ROOT, write_cifar_files, write_idx_files, write_image_folder
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -144,6 +145,11 @@ def reader(prepared, monkeypatch, script_here):
             arguments += ["accelerator=cpu", *(["data.root=files"] if "data=mnist" in arguments else [])]
         if name == "predict":
             arguments += ["accelerator=cpu"]
+        if name == "demo":  # it serves its page until it is ended
+            address = f"port={(port := free_port())}", "open=false", "accelerator=cpu"
+            command = [sys.executable, str(ROOT / script), *arguments, *address]
+            with started(command, f"http://127.0.0.1:{port}/", Path("demo.log")):
+                return
         code, output, errors = script_here(name, *arguments)
         assert code in (0, None), f"{line}\n{arguments}\n{output}\n{errors}"
 
