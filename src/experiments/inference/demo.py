@@ -144,5 +144,4 @@ def serving(shown: Sequence[Shown], port: int | None = None) -> Iterator[str]:
     try:
         yield url
     finally:
-        blocks.server.force_exit = True  # open pages are not waited for
         blocks.close(verbose=False)
