@@ -117,9 +117,12 @@ class Browser:
         """What a JavaScript function's body returns."""
         return self.ask("POST", f"{self.session}/execute/sync", {"script": script, "args": list(arguments)})
 
-    def drag(self, points: Sequence[tuple[float, float]]) -> None:
-        """Press the mouse at the first point of the page, and move it over the others to the last, all in pixels."""
-        moves = [{"type": "pointerMove", "duration": 20, "x": round(x), "y": round(y)} for x, y in points]
+    def drag(self, selector: str, points: Sequence[tuple[float, float]]) -> None:
+        """Press the mouse at the first point, move it over the others and let go; shares of an element's sides."""
+        script = "const box = document.querySelector(arguments[0]).getBoundingClientRect();"
+        left, top, width, height = self.run(f"{script} return [box.x, box.y, box.width, box.height];", selector)
+        places = [{"x": round(left + x * width), "y": round(top + y * height)} for x, y in points]
+        moves = [{"type": "pointerMove", "duration": 20, **place} for place in places]
         actions = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:], {"type": "pointerUp", "button": 0}]
         mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}
         self.ask("POST", f"{self.session}/actions", {"actions": [mouse]})

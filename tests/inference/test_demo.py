@@ -29,7 +29,7 @@ from tests.conftest import ROOT
 needs_gradio = pytest.mark.skipif(not importlib.util.find_spec("gradio"), reason="gradio is not installed")
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium or its driver is not installed")
 SHORT = ("trainer.accelerator=cpu", "callbacks=minimal", "logger=none")
-SEVEN = [(90, 60), (130, 60), (170, 60), (200, 62), (185, 100), (170, 140), (155, 180), (140, 225)]
+SEVEN = [(0.3, 0.2), (0.45, 0.2), (0.6, 0.2), (0.7, 0.22), (0.65, 0.35), (0.6, 0.5), (0.55, 0.65), (0.5, 0.8)]
 DIGITS_MEAN, MNIST_MEAN = Digits.mean, (0.1307,)
 
 
@@ -137,15 +137,6 @@ def listening():
     return {line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in held}
 
 
-def strokes(window, points):
-    """Draw on the page's canvas, through points of its own."""
-    left, top, width = window.run(
-        "const box = document.querySelector('canvas').getBoundingClientRect(); return [box.x, box.y, box.width];"
-    )
-    scale = width / CANVAS_SIDE
-    window.drag([(left + x * scale, top + y * scale) for x, y in points])
-
-
 def shown(window):
     """What each network says: the most probable class, from the page."""
     return window.run(
@@ -174,7 +165,7 @@ def test_what_is_drawn_and_dropped_is_answered_and_nothing_leaves_the_machine(ru
         for words in ("cnn-digits/first", "mlp-photos/first", "28 × 28", "RGB images of 16 × 16", "test accuracy 9"):
             assert words in text, words
 
-        strokes(window, SEVEN)
+        window.drag("canvas", SEVEN)
         wait_for(lambda: shown(window)[:1] == ["7"])
         assert shown(window)[1] in ("red", "blue")
         said = "Inverted, since its ground was not that of the training images"
