@@ -18,7 +18,7 @@ from tests.browser import FIND_ALL, Browser, browser, free_port, get, started, t
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 200_000  # bytes
-ARC = [(0.5 - 0.2 * math.cos(angle), 0.38 - 0.2 * math.sin(angle)) for angle in (0, 0.6, 1.2, 1.8, 2.4, 3, 3.5)]
+ARC = [(0.5 - 0.2 * math.cos(angle / 4), 0.38 - 0.2 * math.sin(angle / 4)) for angle in range(15)]
 TWO = [*ARC, (0.6, 0.58), (0.48, 0.68), (0.34, 0.8), (0.5, 0.8), (0.72, 0.8)]
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         with (
             contextlib.chdir(folder),
             started([*command, f"port={port}"], address, folder / "demo.log"),
-            browser(folder / "driver.log", width=1060, height=1000) as window,
+            browser(folder / "driver.log", width=1060, height=1120) as window,
         ):
             window.open(address)
             wait_for(lambda: window.run("return document.querySelector('canvas')"))

@@ -27,8 +27,8 @@ HOST = "127.0.0.1"
 SEEN_SIDE = 140  # pixels in the page, of the image that the network saw
 INVERT: dict[str, Invert] = {"auto": "auto", "true": True, "false": False}
 CANVAS = f"""<canvas width={CANVAS_SIDE} height={CANVAS_SIDE} role=img aria-label="Drawing"></canvas>
-<p><button>Clear</button> <label>Brush <input type=range min=8 max=48 value=24></label></p>
-<p><label>Or drop a picture, or choose one: <input type=file accept="image/*"></label></p>"""
+<p><button>Clear</button> <button>Open a picture</button> <input type=file accept="image/*" hidden></p>
+<p><label>Brush <input type=range min=8 max=48 value=24></label></p>"""
 SEEN = """<div style="display: flex; gap: 12px"><img src="{url}" alt="the network's input"><p>{said}</p></div>"""
 STYLE = """
 canvas { width: 100%; max-width: 400px; border-radius: 8px; cursor: crosshair; touch-action: none;

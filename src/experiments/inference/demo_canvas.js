@@ -1,6 +1,7 @@
 // The canvas of the demo page. Run once by gradio, which gives `element`, `props` and `trigger`.
 const canvas = element.querySelector("canvas");
-const [brush, file] = element.querySelectorAll("input");
+const [file, brush] = element.querySelectorAll("input");
+const [clearing, opening] = element.querySelectorAll("button");
 const pen = canvas.getContext("2d");
 let drawn = false; // a drawing is on the canvas, and no picture
 let waiting = null;
@@ -62,14 +63,17 @@ canvas.addEventListener("pointerdown", (event) => {
 canvas.addEventListener("pointermove", (event) => {
   if (canvas.hasPointerCapture(event.pointerId)) stroke(event);
 });
-canvas.addEventListener("dragover", (event) => event.preventDefault());
-canvas.addEventListener("drop", (event) => {
+document.addEventListener("dragover", (event) => event.preventDefault()); // beside the canvas, too
+document.addEventListener("drop", (event) => {
   event.preventDefault();
   show(event.dataTransfer.files[0]);
 });
-file.addEventListener("change", () => show(file.files[0]));
-element.querySelector("button").addEventListener("click", () => {
+opening.addEventListener("click", () => file.click());
+file.addEventListener("change", () => {
+  show(file.files[0]);
+  file.value = ""; // the same file may be chosen again
+});
+clearing.addEventListener("click", () => {
   clear();
-  file.value = "";
   send(null);
 });
