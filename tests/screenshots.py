@@ -6,7 +6,6 @@ latter, and writes docs/tensorboard.png, docs/report.png and docs/demo.png.
 
 import contextlib
 import io
-import math
 import subprocess
 import sys
 import tempfile
@@ -14,12 +13,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.browser import FIND_ALL, Browser, browser, free_port, get, started, tensorboard, wait_for
+from tests.browser import FIND_ALL, TWO, Browser, browser, free_port, get, started, tensorboard, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 200_000  # bytes
-ARC = [(0.5 - 0.2 * math.cos(angle / 4), 0.38 - 0.2 * math.sin(angle / 4)) for angle in range(15)]
-TWO = [*ARC, (0.6, 0.58), (0.48, 0.68), (0.34, 0.8), (0.5, 0.8), (0.72, 0.8)]
 
 
 def save(window: Browser, name: str) -> None:

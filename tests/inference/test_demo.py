@@ -23,13 +23,12 @@ from experiments.data import Digits
 from experiments.inference.drawings import CANVAS_SIDE, centred, look
 from experiments.runs.run_directory import best_checkpoint
 from experiments.training.run import train
-from tests.browser import CHROMIUM, DIRECT, DRIVER, browser, free_port, wait_for
+from tests.browser import CHROMIUM, DIRECT, DRIVER, TWO, browser, free_port, wait_for
 from tests.conftest import ROOT
 
 needs_gradio = pytest.mark.skipif(not importlib.util.find_spec("gradio"), reason="gradio is not installed")
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium or its driver is not installed")
 SHORT = ("trainer.accelerator=cpu", "callbacks=minimal", "logger=none")
-SEVEN = [(0.3, 0.2), (0.45, 0.2), (0.6, 0.2), (0.7, 0.22), (0.65, 0.35), (0.6, 0.5), (0.55, 0.65), (0.5, 0.8)]
 DIGITS_MEAN, MNIST_MEAN = Digits.mean, (0.1307,)
 
 
@@ -174,8 +173,8 @@ def test_what_is_drawn_and_dropped_is_answered_and_nothing_leaves_the_machine(de
         for words in ("cnn-digits/first", "mlp-photos/first", "28 × 28", "RGB images of 16 × 16", "test accuracy 9"):
             assert words in text, words
 
-        window.drag("canvas", SEVEN)
-        wait_for(lambda: shown(window)[:1] == ["7"])
+        window.drag("canvas", TWO)
+        wait_for(lambda: shown(window)[:1] == ["2"])
         assert shown(window)[1] in ("red", "blue")
         asked = window.requests()
         assert len([address for address in asked if address.endswith("/queue/join?")]) > 1  # in one stroke

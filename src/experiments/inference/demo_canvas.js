@@ -61,7 +61,9 @@ canvas.addEventListener("pointerdown", (event) => {
   stroke(event);
 });
 canvas.addEventListener("pointermove", (event) => {
-  if (canvas.hasPointerCapture(event.pointerId)) stroke(event);
+  if (!canvas.hasPointerCapture(event.pointerId)) return;
+  const moves = event.getCoalescedEvents(); // all since the last frame, so that quick strokes stay round
+  (moves.length ? moves : [event]).forEach(stroke);
 });
 document.addEventListener("dragover", (event) => event.preventDefault()); // beside the canvas, too
 document.addEventListener("drop", (event) => {
