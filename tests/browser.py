@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import os
 import shutil
 import socket
@@ -10,13 +11,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
+# a digit as the mouse draws it, in shares of a square's sides
+ARC = [(0.5 - 0.2 * math.cos(angle / 4), 0.38 - 0.2 * math.sin(angle / 4)) for angle in range(15)]
+TWO = [*ARC, (0.6, 0.58), (0.48, 0.68), (0.34, 0.8), (0.5, 0.8), (0.72, 0.8)]
 # what a test asks is on this machine: no proxy stands between
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -116,6 +120,23 @@ class Browser:
     def run(self, script: str, *arguments: Any) -> Any:
         """What a JavaScript function's body returns."""
         return self.ask("POST", f"{self.session}/execute/sync", {"script": script, "args": list(arguments)})
+
+    def drag(self, selector: str, points: Sequence[tuple[float, float]]) -> None:
+        """Press the mouse at the first point, move it over the others and let go; shares of an element's sides."""
+        script = """const box = document.querySelector(arguments[0]).getBoundingClientRect();
+                    return [box.x, box.y, box.width, box.height];"""
+
+        def lies_still() -> list[float] | None:
+            box = self.run(script, selector)
+            time.sleep(0.3)
+            return box if box == self.run(script, selector) else None
+
+        left, top, width, height = wait_for(lies_still)
+        places = [{"x": round(left + x * width), "y": round(top + y * height)} for x, y in points]
+        moves = [{"type": "pointerMove", "duration": 40, **place} for place in places]
+        actions = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:], {"type": "pointerUp", "button": 0}]
+        mouse = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": actions}
+        self.ask("POST", f"{self.session}/actions", {"actions": [mouse]})
 
     def requests(self) -> list[str]:
         """The address of everything the page asked the network for, up to now."""

@@ -1,9 +1,10 @@
-"""The README's two screenshots: python -m tests.screenshots [data overrides, such as data=mnist data.root=...].
+"""The documents' screenshots: python -m tests.screenshots [data overrides, such as data=mnist data.root=...].
 
-Trains three networks, opens TensorBoard and a report in headless Chromium, and writes docs/tensorboard.png and
-docs/report.png.
+Trains three networks, opens TensorBoard, a report and the demo of two of them in headless Chromium, draws in the
+latter, and writes docs/tensorboard.png, docs/report.png and docs/demo.png.
 """
 
+import contextlib
 import io
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.browser import FIND_ALL, Browser, browser, get, tensorboard, wait_for
+from tests.browser import FIND_ALL, TWO, Browser, browser, free_port, get, started, tensorboard, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 200_000  # bytes
@@ -48,6 +49,18 @@ def main() -> None:
         with browser(folder / "driver.log", width=1180, height=1500) as window:
             window.open((folder / "digits" / "0" / "report.html").as_uri())
             save(window, "report.png")
+        address = f"http://127.0.0.1:{(port := free_port())}/"
+        command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "run=[digits/0,digits/1]", "open=false"]
+        with (
+            contextlib.chdir(folder),
+            started([*command, f"port={port}"], address, folder / "demo.log"),
+            browser(folder / "driver.log", width=1060, height=1120) as window,
+        ):
+            window.open(address)
+            wait_for(lambda: window.run("return document.querySelector('canvas')"))
+            window.drag("canvas", TWO)
+            window.run("return new Promise(done => setTimeout(done, 2000));")  # bars grow slowly
+            save(window, "demo.png")
 
 
 if __name__ == "__main__":

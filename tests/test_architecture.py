@@ -198,7 +198,7 @@ PLUGINS = PACKAGE.parent / "hydra_plugins"
 def test_light_modules_do_not_wait_for_torch(path):
     top_level = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     heads = tops("\n".join(ast.unparse(node) for node in top_level))
-    assert not {"torch", "lightning", "torchvision", "torchmetrics", "sklearn", "numpy"} & heads
+    assert not {"torch", "lightning", "torchvision", "torchmetrics", "sklearn", "numpy", "gradio"} & heads
 
 
 def test_hydras_plugins_stay_a_namespace_and_their_stub_imports_nothing_heavy_when_it_is_scanned():
@@ -217,3 +217,9 @@ def test_only_the_sweeps_that_need_it_know_optuna():
     knowing = {path for path in FILES if "optuna" in tops(path.read_text())}
     assert not knowing & light
     assert {path.relative_to(PACKAGE).parts[0] for path in knowing} == {"sweeps"}
+
+
+def test_only_the_demo_waits_for_gradio():
+    knowing = [path.relative_to(PACKAGE).as_posix() for path in FILES if "gradio" in tops(path.read_text())]
+    assert knowing == ["inference/demo.py"]
+    assert [path for path in FILES if "experiments.inference.demo" in imports(path.read_text())] == []

@@ -20,6 +20,7 @@ from experiments.config.conf_files import take_config_dir
 from experiments.config.installation import CONF
 from experiments.config.resolvers import forget_run_id
 from experiments.nets import MLP
+from tests.browser import free_port, started
 from tests.conftest import ROOT, SMALL_DATA
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -173,6 +174,11 @@ def reader(prepared, monkeypatch, script_here):
             ]
         if name == "predict":
             arguments += ["accelerator=cpu"]
+        if name == "demo":  # it serves its page until it is ended
+            address = f"port={(port := free_port())}", "open=false", "accelerator=cpu"
+            command = [sys.executable, str(ROOT / script), *arguments, *address]
+            with started(command, f"http://127.0.0.1:{port}/", Path("demo.log")):
+                return
         code, output, errors = script_here(name, *arguments)
         assert code in (0, None), f"{line}\n{arguments}\n{output}\n{errors}"
 

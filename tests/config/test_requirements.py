@@ -57,3 +57,9 @@ def test_grids_and_single_runs_need_nothing_more(lacking):
     lacking("optuna")
     for arguments in (["-m", "seed=0,1"], ["optimizer=sgd"], ["-m", "sweep=null"], ["hydra/launcher=basic"]):
         assert requirements.missing_extra(arguments) is None
+
+
+def test_without_gradio_the_demo_says_what_to_install(lacking, script_here):
+    lacking("gradio")
+    message = 'error: the demo needs Gradio 6, and there is no gradio: pip install -e ".[demo]"\n'
+    assert script_here("demo", "run=runs/any") == (2, "", message)

@@ -33,10 +33,19 @@ def unfit_optuna() -> str | None:
             "the package hydra-optuna-sweeper is installed; it knows Optuna up to 2 and takes the name "
             "hydra/sweeper=optuna from this project's sweeper: pip uninstall hydra-optuna-sweeper"
         )
-    version = metadata.version("optuna") if installed("optuna") else None
-    if version is None or int(version.partition(".")[0]) != 5:
-        found = f"optuna {version} is installed" if version else "there is no optuna"
-        return f"sweeps need Optuna 5, and {found}: {install_command('sweep')}"
+    return _unfit("optuna", 5, "sweeps need Optuna", "sweep")
+
+
+def unfit_gradio() -> str | None:
+    """Why the demo cannot use Gradio here."""
+    return _unfit("gradio", 6, "the demo needs Gradio", "demo")
+
+
+def _unfit(package: str, major: int, need: str, extra: str) -> str | None:
+    version = metadata.version(package) if installed(package) else None
+    if version is None or int(version.partition(".")[0]) != major:
+        found = f"{package} {version} is installed" if version else f"there is no {package}"
+        return f"{need} {major}, and {found}: {install_command(extra)}"
     return None
 
 

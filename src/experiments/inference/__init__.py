@@ -1,1 +1,1 @@
-"""What is done with a trained network: load, evaluate, predict, export, describe."""
+"""What is done with a trained network: load, evaluate, predict, demo, export, describe."""

@@ -96,6 +96,17 @@ def iterate_predictions(net: nn.Module, images: Iterable[AnImage], invert: Inver
                 yield image if isinstance(image, str) else answer_of(kind, next(answers), names, image[1])
 
 
+def device_of(accelerator: str) -> torch.device:
+    """The device that an accelerator, as Lightning names them, computes on.
+
+    Raises:
+        UserError: if it is not here.
+    """
+    check_accelerator(accelerator)
+    with constructing("the accelerator"):
+        return Fabric(accelerator=accelerator, devices=1).device
+
+
 def predict_files(
     checkpoints: Sequence[str | Path],
     images: str,
@@ -110,11 +121,9 @@ def predict_files(
     Raises:
         UserError: if a checkpoint or all the images are missing.
     """
-    check_accelerator(accelerator)
+    device = device_of(accelerator)
     files = find(images)
     net = load_ensemble(checkpoints, trust)
-    with constructing("the accelerator"):
-        device = Fabric(accelerator=accelerator, devices=1).device
     answers = track(
         iterate_predictions(net.to(device), files, invert),
         "images",

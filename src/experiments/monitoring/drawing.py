@@ -1,5 +1,7 @@
 """Pictures of what was measured, drawn with Pillow: importing matplotlib would cost every start a second."""
 
+import base64
+import io
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -145,6 +147,13 @@ def enlarged(image: Image.Image, side: int) -> Image.Image:
         return image.resize((image.width * int(factor), image.height * int(factor)), Image.Resampling.NEAREST)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def data_url(picture: Image.Image) -> str:
+    """A picture as an address that holds it."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def denormalized(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

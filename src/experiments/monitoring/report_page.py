@@ -1,7 +1,5 @@
 """A run as one page of HTML: everything inside, nothing fetched, no script, every text escaped."""
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -92,7 +90,7 @@ def render(
         charts=_charts(points),
         class_names=class_names,
         **_confusion(matrix, class_names),
-        mistakes=mistakes and [{**vars(each), "url": _url(_small(each.picture))} for each in mistakes],
+        mistakes=mistakes and [{**vars(each), "url": drawing.data_url(_small(each.picture))} for each in mistakes],
         typed=_typed(folder),
         sections={**texts, "the network": network},
     )
@@ -179,7 +177,7 @@ def _confusion(matrix: drawing.Matrix | None, names: Sequence[str]) -> dict[str,
     rows, picture = [], ""
     if len(matrix) > MAX_CELLS:
         order = sorted(order, key=lambda n: 2 if classes[n]["recall"] is None else classes[n]["recall"])[:MAX_CELLS]
-        picture = _url(drawing.confusion_matrix(matrix, names, rates=True))
+        picture = drawing.data_url(drawing.confusion_matrix(matrix, names, rates=True))
     else:
         for name, counts, parts in zip(names, matrix, shares, strict=True):
             tips = (
@@ -208,10 +206,3 @@ def _typed(folder: Path) -> str:
 
 def _small(picture: Image.Image) -> Image.Image:
     return picture if max(picture.size) <= PICTURE_SIDE else drawing.enlarged(picture, PICTURE_SIDE)
-
-
-def _url(picture: Image.Image) -> str:
-    """A picture as an address that holds it."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -22,13 +22,13 @@ from torch import Tensor
 from experiments.errors import UserError
 
 log = logging.getLogger(__name__)
+Readable = str | Path | IO[bytes] | Image.Image | Tensor
 # of a folder to train on; Pillow would hand some other formats to external programs, whatever the file's name says
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 SECONDS_BETWEEN_LINES = 10
 AHEAD = 512  # images that are decoded before they are stored
-# EPS would start Ghostscript; FITS unpacks gzip before anyone has looked at its size; of the others, Pillow knows the
-# names and has no reader
+# EPS would start Ghostscript; FITS unpacks gzip before its size is known; of the others, Pillow knows names alone
 _NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "FITS"}
 
 
@@ -84,11 +84,11 @@ def refusing_bombs() -> Iterator[None]:
         yield
 
 
-def to_input(image: str | Path | Image.Image | Tensor, shape: Sequence[int], invert: bool = False) -> Tensor:
+def to_input(image: Readable, shape: Sequence[int], invert: bool = False) -> Tensor:
     """Bring an image to uint8 (C, H, W) of the given shape, as ``data=image_folder`` does (``data.pixels``).
 
     Args:
-        image: a file, a PIL image, or a uint8 tensor (H, W) or (channels, H, W).
+        image: a file or its name, a PIL image, or a uint8 tensor (H, W) or (channels, H, W).
         shape: channels (1 or 3), height and width.
         invert: turn dark strokes on light ground, as on paper, into light ones on dark, as in MNIST.
 
@@ -117,7 +117,7 @@ def is_of_other_ground(image: Tensor, mean: Sequence[float]) -> bool:
     return (mean[0] < 0.4 and border > 0.6) or (mean[0] > 0.6 and border < 0.4)
 
 
-def _opened(image: str | Path | Image.Image | Tensor) -> Image.Image:
+def _opened(image: Readable) -> Image.Image:
     if isinstance(image, Tensor):
         if image.dtype != torch.uint8:
             raise ValueError(f"a tensor of {image.dtype}; images are uint8, from 0 to 255")
