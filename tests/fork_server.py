@@ -77,7 +77,8 @@ class ForkServer:
 
     def start(self, folder: Path, output: Path, script: str, *arguments: str, errors: Path | None = None) -> Process:
         """``python <script> *arguments`` in the folder, in a session of its own; errors go to the output too."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("EXPERIMENTS_")}
+        kept = [key for key in os.environ if not key.startswith("EXPERIMENTS_") or key == "EXPERIMENTS_CONF"]
+        environment = {key: os.environ[key] for key in kept}
         command = [sys.executable, str(ROOT / script), *arguments]
         asked = {"args": command, "cwd": str(folder), "env": {**environment, "OMP_NUM_THREADS": "1"}}
         files = str(output), str(errors or output)

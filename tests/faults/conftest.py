@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fork_server import ForkServer, Process
+from tests.fork_server import ROOT, ForkServer, Process
 
 if sys.platform != "linux":  # macOS does not let a process with threads fork, Windows not at all
     collect_ignore_glob = ["test_*.py"]
@@ -28,7 +28,7 @@ class Runs:
         if (run_dir / "config.yaml").exists():
             overrides = (*overrides, f"resume={run_dir}")
         typed = (*BASE, *overrides, f"hydra.run.dir={run_dir}")
-        process = self.forks.start(run_dir.parent, self.output(run_dir), "tests/faults/train.py", *typed)
+        process = self.forks.start(ROOT, self.output(run_dir), "tests/faults/train.py", *typed)
         self.processes[process.pid] = process
         return process.pid
 

@@ -147,7 +147,7 @@ SIGNALS, MOMENTS = ("SIGTERM", "SIGINT", "SIGUSR1"), ("step", "validation", "wri
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "moment"),
-    zip(SIGNALS, MOMENTS, strict=True) if KILLS < 20 else itertools.product(SIGNALS, MOMENTS),  # one handler for all
+    [*zip(SIGNALS, MOMENTS, strict=True)] if KILLS < 20 else [*itertools.product(SIGNALS, MOMENTS)],
 )
 def test_a_signal_saves_stops_with_its_code_and_resumes_exactly(fork_server, truths, tmp_path, name, moment):
     truth, truth_summary = truths("step by step")
