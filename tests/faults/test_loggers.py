@@ -120,7 +120,9 @@ def truths(fork_server, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("logger", LOGGERS)
-def test_a_run_killed_resumed_and_moved_is_one_run_with_every_point_once(fork_server, truths, tmp_path, logger):
+def test_a_killed_run_goes_on_there_and_elsewhere_as_one_run_with_every_point_once(
+    fork_server, truths, tmp_path, logger
+):
     if logger in ("wandb", "mlflow") and not importlib.util.find_spec(logger):
         pytest.skip(f"{logger} is not installed")
     truth, run, chance = truths(logger), tmp_path / "first" / "run", random.Random(logger)
@@ -134,12 +136,13 @@ def test_a_run_killed_resumed_and_moved_is_one_run_with_every_point_once(fork_se
         fork_server.wait(pid)
         if (run / "summary.json").exists():
             break
-    shutil.copytree(run, tmp_path / "second" / "run")
-    run = tmp_path / "second" / "run"
-    fork_server.finish(run, *overrides(logger, run))
-    points = LOGGERS[logger](run)
-    assert points.keys() == truth.keys()
-    for (name, step), values in points.items():
-        assert len(values) == 1, (name, step, values)
-        if not name.startswith(TIMES):
-            assert values == pytest.approx(truth[name, step], rel=1e-6), (name, step)
+    moved = tmp_path / "second" / "run"
+    shutil.copytree(run, moved)
+    for place in (run, moved):
+        fork_server.finish(place, *overrides(logger, place))
+        points = LOGGERS[logger](place)
+        assert points.keys() == truth.keys()
+        for (name, step), values in points.items():
+            assert len(values) == 1, (name, step, values)
+            if not name.startswith(TIMES):
+                assert values == pytest.approx(truth[name, step], rel=1e-6), (name, step)
