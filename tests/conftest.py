@@ -22,6 +22,8 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
+from tests.fork_server import ForkServer
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -48,6 +50,26 @@ def script(tmp_path):
             text=True,
             timeout=300,
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Starts scripts as processes whose imports are done: where a process is tested, and not how it begins."""
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def forked(processes, tmp_path):
+    """As ``script``, in a process whose imports are done."""
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess:
+        output, errors = tmp_path / "stdout.txt", tmp_path / "stderr.txt"
+        code = processes.start(tmp_path, output, f"scripts/{name}.py", *arguments, errors=errors).wait()
+        return subprocess.CompletedProcess(arguments, code, output.read_text(), errors.read_text())
 
     return run
 

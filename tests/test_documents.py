@@ -79,6 +79,8 @@ def small(arguments: list[str]) -> list[str]:
     more = [one for one in SMALL if not {one.partition("=")[0], "resume"} & given]
     if any(one.startswith(("debug=", "check=")) for one in arguments):
         more = []
+    if "resume=auto" in arguments:  # which finds nothing to go on with here
+        more = [*SMALL, "data.limit=64"]
     if "callbacks" in " ".join(given):
         more = [one for one in more if one.startswith("trainer")]
     if "resume" not in given:
@@ -92,6 +94,7 @@ def small(arguments: list[str]) -> list[str]:
         r"trainer.max_epochs=\d+": "trainer.max_epochs=1",
         r"hydra.sweeper.n_trials=\d+": "hydra.sweeper.n_trials=2",
         r"hydra.sweeper.workers=\d": "",
+        r"^(seed|data.fold)=(\d),(\d),[\d,]+": r"\1=\2,\3",
     }
     for pattern, with_what in shorter.items():
         arguments = [re.sub(pattern, with_what, one) for one in arguments]

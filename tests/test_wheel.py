@@ -92,6 +92,19 @@ def test_train_from_python_returns_what_the_summary_says(installed, tmp_path):
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+ONE_AFTER_THE_OTHER = """
+import runpy, sys
+
+for number, command in enumerate(sys.argv[1:]):
+    print("----\\n" * bool(number), end="")
+    sys.argv = ["", *command.split()]
+    try:
+        runpy.run_module("experiments", run_name="__main__", alter_sys=True)
+    except SystemExit as ending:
+        assert not ending.code, command
+"""
+
+
 def test_every_command_works_and_prints_commands_of_its_own_kind(installed, tmp_path):
     usage = installed("-m", "experiments")
     names = [path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem not in FOR_CHECKOUTS]
@@ -102,13 +115,17 @@ def test_every_command_works_and_prints_commands_of_its_own_kind(installed, tmp_
         assert "scripts/" not in help
     assert "Did you mean train?" in installed("-m", "experiments", "trian", code=2)
 
-    output = installed("-m", "experiments", "train", "-m", "seed=0,1", "hydra.sweep.dir=grid", *SHORT)
-    assert "look at it again: python -m experiments summarize runs=grid" in output
-    assert "test/accuracy" in installed("-m", "experiments", "evaluate", "run=grid/0", "accelerator=cpu")
-    installed("-m", "experiments", "export", "run=grid/0", "format=state_dict")
+    commands = (
+        f"train -m seed=0,1 hydra.sweep.dir=grid {' '.join(SHORT)}", "evaluate run=grid/0 accelerator=cpu",
+        "export run=grid/0 format=state_dict", "describe", "summarize runs=grid",
+    )  # fmt: skip
+    outputs = installed("-c", ONE_AFTER_THE_OTHER, *commands).split("----\n")
+    trained, evaluated, _, described, summarized = outputs
+    assert "look at it again: python -m experiments summarize runs=grid" in trained
+    assert "test/accuracy" in evaluated
     assert (tmp_path / "model.pth").is_file()
-    assert "669,706" in installed("-m", "experiments", "describe")
-    assert "python -m experiments train" in installed("-m", "experiments", "summarize", "runs=grid")
+    assert "669,706" in described
+    assert "python -m experiments train" in summarized
 
 
 def test_a_sweep_starts_its_workers_from_the_wheel(installed, tmp_path):

@@ -219,8 +219,8 @@ def test_every_mistake_of_a_command_is_told_with_its_value_and_its_mend_and_no_t
 
 
 @pytest.mark.parametrize(("typed", "code", "words"), [VALUES[0], KEYS[0]], ids=["value", "key"])
-def test_the_same_in_a_process_of_its_own(script, typed, code, words):
-    process = script("train", *typed.split(), *FAST)
+def test_the_same_in_a_process_of_its_own(forked, typed, code, words):
+    process = forked("train", *typed.split(), *FAST)
     assert process.returncode == code
     assert words in process.stderr
     assert "Traceback" not in process.stderr

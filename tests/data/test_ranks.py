@@ -33,7 +33,7 @@ class Spy(Callback):
 
 
 @pytest.mark.slow
-def test_two_processes_share_an_odd_number_of_images_and_measure_what_one_measures(script, tmp_path):
+def test_two_processes_share_an_odd_number_of_images_and_measure_what_one_measures(script, script_here, tmp_path):
     write_idx_files(tmp_path / "files" / "MNIST" / "raw", train=61, test=21)
     (tmp_path / "spy.py").write_text(SPY)
     process = script(
@@ -55,8 +55,8 @@ def test_two_processes_share_an_odd_number_of_images_and_measure_what_one_measur
     assert len(set(first) | set(second)) == 21
     (summary,) = tmp_path.glob("runs/*/*/summary.json")
     measured = json.loads(summary.read_text())
-    alone = script("evaluate", f"run={summary.parent}", "accelerator=cpu")
-    assert alone.returncode == 0, alone.stderr
-    results = dict(line.split() for line in alone.stdout.splitlines())
+    code, output, errors = script_here("evaluate", f"run={summary.parent}", "accelerator=cpu")
+    assert code == 0, errors
+    results = dict(line.split() for line in output.splitlines())
     for name, value in results.items():
         assert float(value) == pytest.approx(measured[name], rel=1e-4), name

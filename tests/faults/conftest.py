@@ -1,13 +1,10 @@
 import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.fork_server import ROOT, ForkServer, Process
 
 if sys.platform != "linux":  # macOS does not let a process with threads fork, Windows not at all
     collect_ignore_glob = ["test_*.py"]
@@ -19,31 +16,25 @@ BASE = (
 )  # fmt: skip
 
 
-class ForkServer:
-    """Starts runs as children of a process that has its imports done."""
+class Runs:
+    """Starts and resumes runs of one small network."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.fork_server"],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert self.process.stdout.readline() == "ready\n"
-
-    def _ask(self, request) -> int:
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+    def __init__(self, processes: ForkServer) -> None:
+        self.forks = processes
+        self.processes: dict[int, Process] = {}
 
     def start(self, run_dir: Path, *overrides: str) -> int:
-        """Start or resume a run in ``run_dir``; returns the child's pid."""
-        where = [f"hydra.run.dir={run_dir}"] + ([f"resume={run_dir}"] if (run_dir / "config.yaml").exists() else [])
-        return self._ask([str(self.output(run_dir)), *BASE, *overrides, *where])
+        """Start or resume a run in ``run_dir``; returns the process's pid."""
+        if (run_dir / "config.yaml").exists():
+            overrides = (*overrides, f"resume={run_dir}")
+        typed = (*BASE, *overrides, f"hydra.run.dir={run_dir}")
+        process = self.forks.start(ROOT, self.output(run_dir), "tests/faults/train.py", *typed)
+        self.processes[process.pid] = process
+        return process.pid
 
     def wait(self, pid: int) -> int:
-        """The child's exit code; negative for the signal that killed it."""
-        return self._ask(pid)
+        """The process's exit code; negative for the signal that killed it."""
+        return self.processes[pid].wait()
 
     def finish(self, run_dir: Path, *overrides: str) -> dict:
         """Run, or go on, to the end; returns the summary."""
@@ -57,20 +48,7 @@ class ForkServer:
         file.touch()
         return file
 
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
-
 
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory):
-    started = ForkServer(tmp_path_factory.mktemp("fork-server"))
-    yield started
-    started.close()
-
-
-def wait_until(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+def fork_server(processes):
+    return Runs(processes)

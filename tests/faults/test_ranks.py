@@ -5,8 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,32 +13,34 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from tests.conftest import ROOT
-from tests.faults.conftest import BASE, wait_until
+from tests.faults.conftest import BASE
 from tests.faults.test_resume import assert_equal_runs, newest_step
+from tests.fork_server import wait_until
 
 pytestmark = pytest.mark.slow
 RANKS = ("trainer.strategy=ddp", "trainer.devices=2", "data.limit=1001", "trainer.max_epochs=4")
 
 
-def start(folder, *overrides):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("EXPERIMENTS_")}
-    output = (folder / "out").open("a")
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), *BASE, *RANKS, *overrides],
-        cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+@pytest.fixture
+def start(processes):
+    def begin(folder, *overrides):
+        return processes.start(folder, folder / "out", "scripts/train.py", *BASE, *RANKS, *overrides)
+
+    return begin
 
 
-def finish(folder, *overrides):
-    process = start(folder, *overrides)
-    assert process.wait(timeout=300) == 0, (folder / "out").read_text()
-    (run,) = (folder / "runs").glob("*/*")
-    return run, json.loads((run / "summary.json").read_text())
+@pytest.fixture
+def finish(start):
+    def run(folder, *overrides):
+        process = start(folder, *overrides)
+        assert process.wait() == 0, process.printed()
+        (run,) = (folder / "runs").glob("*/*")
+        return run, json.loads((run / "summary.json").read_text())
+
+    return run
 
 
-def test_two_ranks_share_one_run_and_resume_exactly(tmp_path):
+def test_two_ranks_share_one_run_and_resume_exactly(start, finish, tmp_path):
     truth_folder, folder = tmp_path / "truth", tmp_path / "killed"
     truth_folder.mkdir()
     folder.mkdir()
@@ -54,7 +54,7 @@ def test_two_ranks_share_one_run_and_resume_exactly(tmp_path):
     process = start(folder)  # kill one
     wait_until(lambda: any(newest_step(run) >= 7 for run in folder.glob("runs/*/*")), 120)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    (second_rank,) = [pid for pid in children if b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (second_rank,) = [pid for pid in children if b"fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(int(second_rank), signal.SIGKILL)
     assert process.wait(timeout=120) != 0
     (run,) = folder.glob("runs/*/*")
@@ -75,7 +75,7 @@ def test_two_ranks_share_one_run_and_resume_exactly(tmp_path):
     assert len(exact["ranks"]) == 2
 
 
-def test_two_ranks_count_every_image_once_and_show_it_once(tmp_path):
+def test_two_ranks_count_every_image_once_and_show_it_once(finish, tmp_path):
     run, summary = finish(tmp_path, "logger=tensorboard", "trainer.max_epochs=1", "data.eval_batch_size=50")
     events = EventAccumulator(str(run), {"images": 0, "tensors": 0}).Reload()
     for stage, images in (("val", 180), ("test", 360)):
@@ -102,7 +102,7 @@ class SaveWeights(Callback):
 """
 
 
-def test_ranks_stay_alike_while_parameters_are_frozen_and_behind_it(tmp_path):
+def test_ranks_stay_alike_while_parameters_are_frozen_and_behind_it(finish, tmp_path):
     (tmp_path / "own.py").write_text(SAVE)
     _, summary = finish(
         tmp_path, "callbacks=[default,freeze]", "callbacks.freeze.until=2", "+callbacks.save._target_=own.SaveWeights"

@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,8 +14,7 @@ from optuna.trial import TrialState
 from experiments.sweeps.storage import journal_storage
 from experiments.sweeps.summary.summarize import study_in
 from experiments.sweeps.trials import DIRECTORY_ATTR, LOST_ATTR, RETRY_OF_ATTR, counted
-from tests.conftest import ROOT
-from tests.faults.conftest import wait_until
+from tests.fork_server import Process, wait_until
 
 pytestmark = pytest.mark.slow
 ROUNDS = int(os.environ.get("EXPERIMENTS_SWEEP_KILLS", "3"))  # 10 for a thorough look
@@ -50,17 +47,12 @@ def kill(*pids: int) -> None:
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(processes, tmp_path):
     """Start the sweep; whatever is left of it at the end is killed."""
     pids = set()
 
-    def start() -> subprocess.Popen:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("EXPERIMENTS_")}
-        with (tmp_path / "output.txt").open("a") as output:
-            process = subprocess.Popen(
-                [sys.executable, str(ROOT / "scripts" / "train.py"), *COMMAND],
-                cwd=tmp_path, env={**clean, "OMP_NUM_THREADS": "1"}, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+    def start() -> Process:
+        process = processes.start(tmp_path, tmp_path / "output.txt", "scripts/train.py", *COMMAND)
         wait_until(lambda: process.poll() is not None or len(children(process.pid)) == 2)
         pids.update([process.pid, *(children(process.pid) if process.poll() is None else [])])
         return process
@@ -87,7 +79,7 @@ def at_work(folder: Path) -> set[int]:
     }
 
 
-def hit(process: subprocess.Popen, target: str, folder: Path, chance: random.Random) -> None:
+def hit(process: Process, target: str, folder: Path, chance: random.Random) -> None:
     """Kill a part of a sweep at a random moment after a trial of it has begun, and see the rest of it end."""
     workers = children(process.pid) if process.poll() is None else []
     before = at_work(folder)
@@ -110,7 +102,7 @@ def test_killed_at_random_moments_the_same_command_ends_it_and_nothing_is_lost_o
     for number in range(ROUNDS):
         hit(sweep(), TARGETS[number % len(TARGETS)], folder, chance)
     process = sweep()
-    assert process.wait(timeout=400) == 0, (tmp_path / "output.txt").read_text()
+    assert process.wait(timeout=400) == 0, process.printed()
 
     study = load(folder)
     done = counted(study)

@@ -16,7 +16,7 @@ import experiments
 from experiments.inference.evaluate import evaluate
 from experiments.training.run import train
 from tests.conftest import ROOT
-from tests.faults.conftest import wait_until
+from tests.fork_server import wait_until
 from tests.gpu.test_training import EVERYTHING, assert_equal
 
 RUN = (

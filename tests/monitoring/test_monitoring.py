@@ -16,21 +16,15 @@ RUNS = ["0/optimizer=adam", "1/optimizer=adamw", "2/optimizer=sgd"]
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
+def sweep(processes, tmp_path_factory):
     """Three short runs of a multirun."""
-    import subprocess
-    import sys
-
-    from tests.conftest import ROOT
-
     folder = tmp_path_factory.mktemp("sweep")
-    process = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", "optimizer=adam,adamw,sgd", "optimizer.lr=0.01",
-         "trainer.max_epochs=2", "trainer.limit_train_batches=20", "trainer.log_every_n_steps=5",
-         "trainer.accelerator=cpu", "augment=affine", f"hydra.sweep.dir={folder}/runs"],
-        cwd=folder, capture_output=True, text=True, timeout=300,
+    process = processes.start(
+        folder, folder / "output.txt", "scripts/train.py", "-m", "optimizer=adam,adamw,sgd", "optimizer.lr=0.01",
+        "trainer.max_epochs=2", "trainer.limit_train_batches=20", "trainer.log_every_n_steps=5",
+        "trainer.accelerator=cpu", "augment=affine", f"hydra.sweep.dir={folder}/runs",
     )  # fmt: skip
-    assert process.returncode == 0, process.stderr
+    assert process.wait() == 0, process.printed()
     return folder / "runs"
 
 

@@ -189,8 +189,8 @@ def test_a_compiled_network_with_branches_trains_as_the_plain_one_under_the_same
 
 
 @pytest.mark.slow
-def test_network_and_data_in_files_of_the_current_folder_train_from_the_command_line(script, own):
-    process = script("train", *OWN_NET, *OWN_DATA, "trainer.max_epochs=2", "trainer.accelerator=cpu")
+def test_network_and_data_in_files_of_the_current_folder_train_from_the_command_line(forked, own):
+    process = forked("train", *OWN_NET, *OWN_DATA, "trainer.max_epochs=2", "trainer.accelerator=cpu")
     assert process.returncode == 0, process.stderr
     (summary,) = own.glob("runs/custom-custom/*/summary.json")
     assert json.loads(summary.read_text())["steps"] == 16

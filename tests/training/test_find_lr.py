@@ -39,17 +39,16 @@ def test_numbers_that_make_no_range_are_refused(options):
         find_lr(experiments.compose(), **options)
 
 
-@pytest.mark.slow
-def test_the_script_prints_what_to_type_next(script, tmp_path):
-    process = script(
-        "find_lr", "model=mlp", "trainer.accelerator=cpu", "optimizer=sgd", "picture=loss.png", "steps=40"
-    )
-    assert process.returncode == 0, process.stderr
-    lines = process.stdout.splitlines()
+def test_the_script_prints_what_to_type_next(script_here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    typed = ("model=mlp", "trainer.accelerator=cpu", "optimizer=sgd", "picture=loss.png", "steps=40")
+    code, output, errors = script_here("find_lr", *typed)
+    assert code == 0, errors
+    lines = output.splitlines()
     train = f"python {ROOT / 'scripts' / 'train.py'}"
     assert lines[-1].startswith(f"next: {train} model=mlp trainer.accelerator=cpu optimizer=sgd optimizer.lr=")
     assert {path.name for path in tmp_path.iterdir()} <= {"loss.png"}
-    process = script("find_lr", "model=mpl")
-    assert process.returncode == 2
-    assert "model=mpl: there is no such choice. Did you mean model=mlp?" in process.stderr
-    assert "Traceback" not in process.stderr
+    code, _, errors = script_here("find_lr", "model=mpl")
+    assert code == 2
+    assert "model=mpl: there is no such choice. Did you mean model=mlp?" in errors
+    assert "Traceback" not in errors

@@ -28,10 +28,11 @@ LEAST = {"mlp": (20, 0.96), "cnn": (20, 0.97), "resnet": (10, 0.85), "rnn": (10,
     [pytest.param(name, *row, marks=[] if name == "mlp" else [pytest.mark.slow]) for name, row in LEAST.items()],
 )
 def test_the_default_recipe_reaches_its_accuracy_and_evaluate_repeats_it(
-    script, script_here, tmp_path, model, epochs, least
+    request, script_here, tmp_path, model, epochs, least
 ):  # fmt: skip
     length = [] if epochs == 20 else [f"trainer.max_epochs={epochs}"]
-    process = script("train", f"model={model}", "trainer.accelerator=cpu", *length)
+    run_script = request.getfixturevalue("script" if model == "mlp" else "forked")
+    process = run_script("train", f"model={model}", "trainer.accelerator=cpu", *length)
     assert process.returncode == 0, process.stderr
     assert "leaked" not in process.stderr  # what is kept out of garbage collection is let go at the end
     run = only_run(tmp_path)
@@ -79,9 +80,9 @@ def test_the_default_recipe_reaches_its_accuracy_and_evaluate_repeats_it(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "epochs", "least"), [("mlp", 3, 0.97), ("cnn", 1, 0.975)])
-def test_mnist_reaches_its_accuracy(script, tmp_path, mnist_root, model, epochs, least):
+def test_mnist_reaches_its_accuracy(forked, tmp_path, mnist_root, model, epochs, least):
     where = f"data.root={Path(mnist_root).absolute()}"
-    process = script("train", "data=mnist", where, f"model={model}", f"trainer.max_epochs={epochs}")
+    process = forked("train", "data=mnist", where, f"model={model}", f"trainer.max_epochs={epochs}")
     assert process.returncode == 0, process.stderr
     assert json.loads((only_run(tmp_path) / "summary.json").read_text())["test/accuracy"] >= least
 
@@ -103,10 +104,10 @@ def test_the_test_split_is_left_alone_where_asked(script_here, tmp_path, monkeyp
     assert "test/accuracy" not in json.loads((only_run(tmp_path) / "summary.json").read_text())
 
 
-def test_a_mistake_that_building_finds_ends_a_process_alike(script):
-    # no proxy and no name service: nothing can be downloaded
-    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    process = script("train", "data=mnist", "data.root=nowhere", **nowhere)
+def test_a_mistake_that_building_finds_ends_a_process_alike(forked, monkeypatch):
+    for name in ("http_proxy", "https_proxy"):  # no proxy and no name service: nothing can be downloaded
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    process = forked("train", "data=mnist", "data.root=nowhere")
     assert process.returncode == 2
     assert "Traceback" not in process.stderr
     for word in ("nowhere/MNIST/raw", "train-images-idx3-ubyte.gz", "data=digits"):
@@ -130,11 +131,11 @@ def test_an_accelerator_that_is_absent_ends_the_run_at_once(script_here, tmp_pat
     assert not list(tmp_path.rglob("summary.json"))  # there was no run
 
 
-def test_a_fault_of_the_program_keeps_its_traceback_and_is_recorded(script, tmp_path):
+def test_a_fault_of_the_program_keeps_its_traceback_and_is_recorded(forked, tmp_path):
     (tmp_path / "faulty.py").write_text(
         "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self): super().__init__(1, 1)\n"
     )
-    process = script("train", "model=custom", "model.net._target_=faulty.Net")
+    process = forked("train", "model=custom", "model.net._target_=faulty.Net")
     assert process.returncode == 1
     assert "Traceback" in process.stderr
     run = only_run(tmp_path)

@@ -1,0 +1,178 @@
+"""Scripts started as forks of a process that has its imports done, which a test would wait longest for otherwise.
+
+Each is a real process with real files, to be killed or signalled, and what it starts itself is forked alike: the
+ranks of a run, the workers of a sweep. Without fork, as on Windows, they are started as usual.
+
+Protocol, a line of JSON each way: what to start in, its pid out; a pid in, its exit code out, or null.
+"""
+
+import json
+import logging
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from copy import deepcopy
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+class Process:
+    """A script that was started, known by its pid; what it prints goes to a file."""
+
+    def __init__(self, pid: int, output: Path, poll) -> None:
+        self.pid, self.output, self._poll, self.returncode = pid, output, poll, None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._poll()
+        return self.returncode
+
+    def wait(self, timeout: float = 300) -> int:
+        """The exit code; negative for the signal that killed it."""
+        wait_until(lambda: self.poll() is not None, timeout)
+        return self.returncode
+
+    def printed(self) -> str:
+        return self.output.read_text()
+
+    def wait_for(self, words: str) -> None:
+        """Wait until it has printed these words."""
+        wait_until(lambda: words in self.printed() or self.poll() is not None, 120)
+        assert words in self.printed()
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+class ForkServer:
+    """Starts scripts, all of them as children of one process."""
+
+    def __init__(self) -> None:
+        self.server = None
+        if sys.platform != "linux":  # macOS does not let a process with threads fork, Windows not at all
+            return
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "tests.fork_server"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert self.server.stdout.readline() == "ready\n"
+
+    def _ask(self, request) -> int | None:
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        return json.loads(self.server.stdout.readline())
+
+    def start(self, folder: Path, output: Path, script: str, *arguments: str, errors: Path | None = None) -> Process:
+        """``python <script> *arguments`` in the folder, in a session of its own; errors go to the output too."""
+        kept = [key for key in os.environ if not key.startswith("EXPERIMENTS_") or key == "EXPERIMENTS_CONF"]
+        environment = {key: os.environ[key] for key in kept}
+        command = [sys.executable, str(ROOT / script), *arguments]
+        asked = {"args": command, "cwd": str(folder), "env": {**environment, "OMP_NUM_THREADS": "1"}}
+        files = str(output), str(errors or output)
+        if self.server is None:
+            started = begin(subprocess.Popen, *files, **asked)
+            return Process(started.pid, output, started.poll)
+        pid = self._ask([*files, asked])
+        return Process(pid, output, lambda: self._ask(pid))
+
+    def close(self) -> None:
+        if self.server:
+            self.server.stdin.close()
+            self.server.wait()
+
+
+def begin(popen, output: str, errors: str, **asked) -> subprocess.Popen:
+    with open(output, "ab") as out, open(errors, "ab") as err:
+        return popen(**asked, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+
+
+class Fork(subprocess.Popen):
+    """Python scripts and modules as forks of this process, other programs as usual."""
+
+    def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others):
+        words = [word for word in args if word != "-u"] if args[0] == sys.executable else []
+        if not words or not (words[1] == "-m" or words[1].endswith(".py")):
+            super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others)
+            return
+        pipes, (*_, start_new_session, _) = others[3:9], others
+        sys.stdout.flush()  # what this process has yet to write is not the child's
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            for ours, theirs in zip((pipes[0], pipes[3], pipes[5]), (0, 1, 2), strict=True):
+                if ours != -1:
+                    os.dup2(ours, theirs)
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            if start_new_session:
+                os.setsid()
+            os._exit(run_script(words[1:], cwd, env))
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+
+
+def run_script(arguments: list[str], folder: str | None, environment: dict[str, str] | None) -> int:
+    """Run a script, or ``-m`` and a module, in this process, as if it had begun with it; the exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    Singleton.set_state(deepcopy(BEFORE))
+    logging.getLogger().handlers.clear()
+    if environment is not None:
+        os.environ.clear()
+        os.environ.update(environment)
+    rank_zero.rank_zero_only.rank = rank_zero._get_rank() or 0  # which is looked up when it is imported
+    os.chdir(folder or ".")
+    run = runpy.run_path
+    if arguments[0] == "-m":
+        arguments, run = arguments[1:], runpy.run_module
+    sys.argv = arguments
+    try:
+        run(arguments[0], run_name="__main__")
+        return 0
+    except SystemExit as ending:
+        if not isinstance(ending.code, str):
+            return ending.code or 0
+        print(ending.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 1
+
+
+if __name__ == "__main__":
+    from hydra.core.plugins import Plugins
+    from hydra.core.singleton import Singleton
+    from lightning.fabric.utilities import rank_zero
+
+    import experiments.training.run  # noqa: F401  # with torch and lightning
+
+    Plugins.instance()
+    BEFORE = Singleton.get_state()
+    subprocess.Popen = Fork
+    started: dict[int, Fork] = {}
+    print("ready", flush=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if isinstance(request, int):
+            print(json.dumps(started[request].poll()), flush=True)
+            continue
+        output, errors, asked = request
+        process = begin(Fork, output, errors, **asked)
+        started[process.pid] = process
+        print(process.pid, flush=True)
+    os._exit(0)  # letting go of all that was imported takes seconds
