@@ -23,7 +23,7 @@ OURS = ("conf/local", "docs/coming-from.md", "docs/results.md", "docs/speed.md",
         "scripts/new_project.py", "scripts/project", "tests/test_new_project.py", "tests/test_results.py",
         "tests/test_notebook.py", "tests/test_examples.py", "tests/screenshots.py")  # fmt: skip
 #: Words that lead to what belongs to this one alone, wherever they stand in a page.
-LEADS_TO_OURS = ("benchmarks", "notebooks", "examples", "coming-from", "results.md", "speed.md", "report.png", "tensorboard.png",
+LEADS_TO_OURS = ("benchmarks", "notebooks", "examples", "coming-from", "results.md", "speed.md", "report.png", "tensorboard.png", "demo.png",
                  "new_project", "own-project")  # fmt: skip
 TEXT = (".py", ".yaml", ".yml", ".md", ".toml", ".jinja", "")
 
@@ -119,7 +119,6 @@ def _without_ours(text: str) -> str:
 def _cut_classes(package: Path, names: Names) -> None:
     """Cut the classes that were left out, the modules that only they needed, and their names elsewhere."""
     folders = [package / "nets", package / "data"]
-    lost: set[str] = set()
     for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         if path.name == "__init__.py":
@@ -130,7 +129,6 @@ def _cut_classes(package: Path, names: Names) -> None:
             for node in ast.parse(source).body
             if isinstance(node, ast.ClassDef) and names.found_in(node.name) and node.name not in needed
         ]
-        lost |= {node.name for node in doomed}
         lines = source.splitlines(keepends=True)
         for node in reversed(doomed):
             first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
