@@ -1,11 +1,13 @@
 """Start a project of one's own from this one."""
 
+import ast
+import builtins
 import importlib.util
 import keyword
+import os
 import re
 import subprocess
 import sys
-import sysconfig
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from experiments.config.installation import CHECKOUT, DISTRIBUTION, SCRIPTS, ins
 from experiments.config.options import option, read
 from experiments.errors import UserError
 
-FOLDERS = ("conf", "docs", "hydra_plugins", "runs", "scripts", "src", "tests")  # which stand beside it
+FOLDERS = ("build", "conf", "data", "dist", "docs", "hydra_plugins", "project", "runs", "scripts", "src", "tests")
 
 
 @dataclass
@@ -40,9 +42,13 @@ def main() -> None:
     if CHECKOUT is None:
         raise UserError("a project is started from a checkout of this one, not from an installed wheel")
     check_name(options.name)
-    path = Path(options.path).absolute()
-    if path.exists():
+    path = Path(os.path.abspath(options.path))
+    if os.path.lexists(path):
         raise UserError(f"path={options.path} is there already: name a folder that is not")
+    if CHECKOUT in (path.resolve(), *path.resolve().parents):
+        raise UserError(
+            f"path={options.path} lies in this project: name a folder beside it, such as ../{options.name}"
+        )
     if importlib.util.find_spec("ruff") is None:
         raise UserError(f"starting a project needs ruff, which lays out its code: {install_command('dev')}")
     author = options.author or git_user()
@@ -55,10 +61,10 @@ def main() -> None:
     nets = options.nets or ["mlp", *(one.name for one in choices("model"))]
     data = options.data or ["digits", *(one.name for one in choices("data"))]
     print(f"writing {options.name} ...", flush=True)
-    went = write_project(options.name, path, nets, data, author)
+    removed_tests = write_project(options.name, path, nets, data, author)
     refused = commit(path, options.name)
-    for test in went:
-        print(f"left out with what it tests: {test}")
+    for test in removed_tests:
+        print(f"removed, since its network or data set was left out: {test}")
     if refused:
         print(f"there is no first commit ({refused}): git init; git add --all; git commit")
     print(f"written: {path}\nIts README.md says what to type; first:\n  cd {typed_path(path)}")
@@ -75,18 +81,34 @@ def check_name(name: str) -> None:
         suggestion = re.sub(r"\W+|_+$", "_", name.lower()).strip("_")
         hint = f": try name={suggestion}" if suggestion.isidentifier() and suggestion != name else ""
         raise UserError(f"name={name} is no name for a package, which has small letters, digits and _{hint}")
-    if name in (DISTRIBUTION, *FOLDERS):
-        raise UserError(f"name={name} is taken: a folder or package of the project has it")
-    declared = tomllib.loads(((CHECKOUT or Path()) / "pyproject.toml").read_text())["project"]
+    assert CHECKOUT
+    declared = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     required = [
         *declared["dependencies"],
         *(one for extra in declared["optional-dependencies"].values() for one in extra),
     ]
     libraries = {re.split(r"[^\w-]", one)[0].replace("-", "_").lower() for one in required}
-    if name in sys.stdlib_module_names or name in libraries or _is_installed(name):
+    if name in {*sys.stdlib_module_names, *dir(builtins), *libraries} or _is_installed(name):
         raise UserError(
             f"name={name} is a package that Python or this project needs: it would be hidden. Choose another"
         )
+    files = [path.stem for folder in ("scripts", "docs", "conf/experiment") for path in (CHECKOUT / folder).iterdir()]
+    if name in (DISTRIBUTION, *FOLDERS, *files) or name in names_in(CHECKOUT):
+        raise UserError(
+            f"name={name} is taken: the project has a folder, a file or something in its code of that name"
+        )
+
+
+def names_in(checkout: Path) -> set[str]:
+    """The names that modules use which import the package by its name, so that they would mean two things."""
+    found: set[str] = set()
+    sources = (
+        path.read_text(encoding="utf-8") for folder in ("src", "tests") for path in (checkout / folder).rglob("*.py")
+    )
+    for source in (each for each in sources if f"import {DISTRIBUTION}\n" in each):
+        for node in ast.walk(ast.parse(source)):
+            found |= {str(getattr(node, key, "")) for key in ("id", "arg", "name", "asname")}
+    return found
 
 
 def _is_installed(name: str) -> bool:
@@ -96,7 +118,7 @@ def _is_installed(name: str) -> bool:
     except (ImportError, ValueError):
         return False
     places = [found.origin or "", *(found.submodule_search_locations or [])] if found else []
-    return any(place.startswith(sysconfig.get_path("purelib")) for place in places)
+    return any({"site-packages", "dist-packages"} & {*Path(place).parts} for place in places)
 
 
 def git_user() -> str:

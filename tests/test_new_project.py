@@ -120,22 +120,33 @@ net = CNN()
         ("name=json", "it would be hidden"),
         ("name=torch", "it would be hidden"),
         ("name=wandb", "it would be hidden"),
-        ("name=tests", "a folder or package of the project has it"),
+        ("name=tests", "is taken: the project has"),
         ("name=leaves nets=[cnm]", "nets: there is no cnm. Did you mean cnn? There are attention, cnn"),
         ("name=leaves data=[minst]", "data: there is no minst. Did you mean mnist or "),
         ("path=there name=leaves", "path=there is there already"),
+        ("path=there/../there name=leaves", "is there already"),
+        ("path=dangling name=leaves", "path=dangling is there already"),
+        (f"path={ROOT}/docs/leaves name=leaves", "lies in this project: name a folder beside it, such as ../leaves"),
+        ("path=a_file/leaves name=leaves", "cannot be written: "),
+        ("name=train", "is taken: the project has"),
+        ("name=module", "is taken: the project has"),
+        ("name=dist", "is taken: the project has"),
+        ("name=mnist_cnn", "is taken: the project has"),
+        ("name=input", "it would be hidden"),
         ("name=leaves net=[mlp]", "'net' is not an option. Did you mean nets"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_written(script_here, tmp_path, monkeypatch, typed, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "a_file").touch()
     where = [] if "path=" in typed else ["path=new/leaves"]
     code, _, errors = script_here("new_project", "author=Ada", *typed.split(), *where)
     assert code == 2
     assert words in errors
     assert errors.count("\n") == 1
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a_file"]
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +206,9 @@ def test_no_trace_is_left_of_what_was_left_out(projects):
                 )
             ]
     assert traces == []
-    left_out = re.findall(r"left out with what it tests: (\S+): (\w+)", said["tiny"])
+    left_out = re.findall(r"removed, since its network or data set was left out: (\S+): (\w+)", said["tiny"])
     assert ("tests/data/test_cifar.py", "test_a_pickle_runs_nothing") in left_out
-    assert not re.search("left out", said["leaf_diseases"])
+    assert not re.search("removed", said["leaf_diseases"])
     names = {path.name for path in (folder / "tiny" / "conf").rglob("*.yaml")}
     assert {"rnn.yaml", "mlp.yaml", "fashion_mnist.yaml", "digits.yaml", "tiny.yaml"} <= names
     licence = (folder / "tiny" / "LICENSE").read_text()

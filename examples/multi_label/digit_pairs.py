@@ -15,7 +15,7 @@ from experiments.data.batches import Batch
 
 
 class DigitPairs(Digits):
-    """Two handwritten digits side by side, always the same pairs; a pair of equal digits has one label."""
+    """Two handwritten digits side by side, each in one pair alone; a pair of equal digits has one label."""
 
     image_shape = (1, 28, 56)
     note = "scikit-learn's digits, in pairs"
@@ -23,8 +23,9 @@ class DigitPairs(Digits):
     def read(self, split: Literal["train", "test"]) -> Batch:
         """Return uint8 images (N, 1, 28, 56) and labels, uint8 (N, 10): 1 where a digit is there."""
         images, digits = Digits().read(split)
-        others = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        labels = torch.zeros(len(images), len(self.class_names), dtype=torch.uint8)
-        for side in (digits, digits[others]):
-            labels[torch.arange(len(images)), side] = 1
-        return torch.cat([images, images[others]], dim=3), labels
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        left, right = order[: len(order) // 2], order[-(len(order) // 2) :]
+        labels = torch.zeros(len(left), len(self.class_names), dtype=torch.uint8)
+        for side in (left, right):
+            labels[torch.arange(len(left)), digits[side]] = 1
+        return torch.cat([images[left], images[right]], dim=3), labels

@@ -161,11 +161,6 @@ def _cuts(module: _Module, names: Names, lost: set[str]) -> tuple[dict[Span, str
     return cuts, dropped
 
 
-def has_tests(source: str) -> bool:
-    """Whether a module has a test."""
-    return any(isinstance(one, ast.FunctionDef) and one.name.startswith("test") for one in ast.parse(source).body)
-
-
 def tests_in(source: str) -> list[str]:
     """The names of a module's tests."""
     return [

@@ -13,19 +13,19 @@ from pathlib import Path
 from experiments.config.installation import CHECKOUT, DISTRIBUTION
 from experiments.errors import UserError
 from project.choices import ALWAYS, Choice, choices, left_out, words_for
-from project.cut import Names, cut_lines, cut_markdown, cut_python, has_tests, tests_in
+from project.cut import Names, cut_lines, cut_markdown, cut_python, tests_in
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: What goes into a project, and what of it belongs to this one alone.
-TAKEN = (".ci", ".devcontainer", ".dockerignore", "Dockerfile", ".github", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "LICENSE", "SECURITY.md", "conf",
+COPIED = (".ci", ".devcontainer", ".dockerignore", "Dockerfile", ".github", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "LICENSE", "SECURITY.md", "conf",
          "docs", "pyproject.toml", "scripts", "src", "tests")  # fmt: skip
-OURS = ("conf/local", "docs/coming-from.md", "docs/results.md", "docs/speed.md", "docs/own-project.md", "docs/*.png",
+NOT_COPIED = ("conf/local", "docs/coming-from.md", "docs/results.md", "docs/speed.md", "docs/own-project.md", "docs/*.png",
         "scripts/new_project.py", "scripts/project", "tests/test_new_project.py", "tests/test_results.py",
         "tests/test_notebook.py", "tests/test_examples.py", "tests/screenshots.py")  # fmt: skip
 #: Words that lead to what belongs to this one alone, wherever they stand in a page.
-LEADS_TO_OURS = ("benchmarks", "notebooks", "examples", "coming-from", "results.md", "speed.md", "report.png", "tensorboard.png", "demo.png",
+LEADS_ELSEWHERE = ("benchmarks", "notebooks", "examples", "coming-from", "results.md", "speed.md", "report.png", "tensorboard.png", "demo.png",
                  "new_project", "own-project")  # fmt: skip
-TEXT = (".py", ".yaml", ".yml", ".md", ".toml", ".jinja", "")
+TEXT = (".json", ".py", ".yaml", ".yml", ".md", ".toml", ".jinja", "")
 
 
 def write_project(name: str, path: Path, nets: Sequence[str], data: Sequence[str], author: str) -> list[str]:
@@ -39,34 +39,40 @@ def write_project(name: str, path: Path, nets: Sequence[str], data: Sequence[str
     """
     assert CHECKOUT
     gone = [*left_out("model", nets, "nets"), *left_out("data", data, "data")]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent)
+    except OSError as error:
+        raise UserError(f"path={path} cannot be written: {error.strerror}") from error
+    with beside as temporary:
         project = Path(temporary) / path.name
         _copy(CHECKOUT, project)
-        lost_tests = _cut(project, gone)
-        _write_own_pages(project, name, nets, data, author)
+        removed_tests = _cut(project, gone)
         _rename(project, name)
-        _tidy(project, name)
+        _write_own_pages(project, name, nets, data, author)
+        _tidy(project)
         project.rename(path)
-    return lost_tests
+    return removed_tests
 
 
 def _copy(checkout: Path, project: Path) -> None:
     unwanted = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
     project.mkdir()
-    for name in TAKEN:
+    for name in COPIED:
         source = checkout / name
         if source.is_dir():
             shutil.copytree(source, project / name, ignore=unwanted)
         else:
             shutil.copy(source, project / name)
-    for pattern in OURS:
+    for pattern in NOT_COPIED:
         for path in project.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _texts(project: Path) -> Iterator[Path]:
-    return (path for path in sorted(project.rglob("*")) if path.is_file() and path.suffix in TEXT)
+    """The files to rename in: all but the licence, which names those who wrote this."""
+    files = (path for path in sorted(project.rglob("*")) if path.is_file() and path.name != "LICENSE")
+    return (path for path in files if path.suffix in TEXT)
 
 
 def _cut(project: Path, gone: Sequence[Choice]) -> list[str]:
@@ -83,20 +89,21 @@ def _cut(project: Path, gone: Sequence[Choice]) -> list[str]:
             path.unlink()
     _cut_synonyms(package / "config" / "synonyms.yaml", project / "conf" / "model", names)
     _cut_classes(package, names)
-    page_names = Names({*words, *LEADS_TO_OURS})
+    page_names = Names({*words, *LEADS_ELSEWHERE})
     for path in [*project.glob("docs/*.md"), *project.glob("*.md")]:
         path.write_text(cut_markdown(path.read_text(encoding="utf-8"), page_names), encoding="utf-8")
     run = project / ".ci" / "run"
-    run.write_text(re.sub(r"^if \[ -d \.\./.*?^fi\n", "", run.read_text(), flags=re.MULTILINE | re.DOTALL))
+    text = re.sub(r"^if \[ -d \.\./.*?^fi\n", "", run.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    run.write_text(text, encoding="utf-8", newline="\n")
     pyproject = project / "pyproject.toml"
-    pyproject.write_text(_without_ours(pyproject.read_text()))
+    pyproject.write_text(_without_ours(pyproject.read_text(encoding="utf-8")), encoding="utf-8")
     return _cut_tests(project / "tests", names)
 
 
 def _cut_synonyms(path: Path, models: Path, names: Names) -> None:
     """Cut what other tools call something that was left out, or an option that no network has any more."""
     options = {
-        word for model in models.glob("*.yaml") for word in re.findall(r"^ +(\w+):", model.read_text(), re.MULTILINE)
+        word for model in models.glob("*.yaml") for word in re.findall(r"^ +(\w+):", _code_of(model), re.MULTILINE)
     }
     lines = cut_lines(path.read_text(encoding="utf-8"), names).splitlines(keepends=True)
     kept = [line for line in lines if {*re.findall(r": model\.net\.(\w+)", line)} <= options]
@@ -161,23 +168,23 @@ def _cut_tests(tests: Path, names: Names) -> list[str]:
         above = {name for other, gone in lost.items() if other.parent in path.parents for name in gone}
         source, lost[path] = cut_python(path.read_text(encoding="utf-8"), names, above)
         path.write_text(source, encoding="utf-8")
-    went = []
+    removed = []
     for path in sorted(set(before) - helpers):
         usable = {name for other, gone in lost.items() if other.parent in path.parents for name in gone}
         source, _ = cut_python(path.read_text(encoding="utf-8"), names, usable)
         remaining = set(tests_in(source))
-        went += [f"{path.relative_to(tests.parent)}: {test}" for test in before[path] if test not in remaining]
-        if has_tests(source):
+        removed += [f"{path.relative_to(tests.parent)}: {test}" for test in before[path] if test not in remaining]
+        if tests_in(source):
             path.write_text(source, encoding="utf-8")
         else:
             path.unlink()
     _cut_unused_classes(tests)
-    return went
+    return removed
 
 
 def _cut_unused_classes(tests: Path) -> None:
     """Cut the classes of modules without tests that no test asks for any more, such as the tutorial's networks."""
-    for path in (path for path in tests.rglob("*.py") if not has_tests(path.read_text(encoding="utf-8"))):
+    for path in (path for path in tests.rglob("*.py") if not tests_in(path.read_text(encoding="utf-8"))):
         source = path.read_text(encoding="utf-8")
         others = "".join(other.read_text(encoding="utf-8") for other in tests.rglob("*.py") if other != path)
         found = {node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
@@ -189,9 +196,10 @@ def _cut_unused_classes(tests: Path) -> None:
 
 def _write_own_pages(project: Path, name: str, nets: Sequence[str], data: Sequence[str], author: str) -> None:
     """The pages of a project of one's own: README, change log, licence; and an experiment to begin with."""
-    net, data_set = next(iter(nets), "mlp"), next(iter(data), "digits")
+    net = next((one for one in nets if one != "custom"), "mlp")  # which names no class
+    data_set = next((one for one in data if one != "custom"), "digits")
     where = {"image_folder": " data.root=photos", "image_table": " data.table=photos/labels.csv"}.get(data_set, "")
-    words = {"name": name, "net": net, "data": data_set, "where": where, "author": author}
+    words = {"name": name, "net": net, "data": data_set, "where": where}
     for template in TEMPLATES.iterdir():
         text = template.read_text(encoding="utf-8")
         for key, word in words.items():
@@ -202,10 +210,9 @@ def _write_own_pages(project: Path, name: str, nets: Sequence[str], data: Sequen
             text, encoding="utf-8"
         )
     licence = project / "LICENSE"
-    ours = re.search(r"^Copyright.*\n", licence.read_text(), re.MULTILINE)
-    assert ours
-    theirs = f"Copyright (c) {date.today().year} {author}\n"
-    licence.write_text(licence.read_text().replace(ours[0], theirs + ours[0].replace(DISTRIBUTION, "\0")))
+    before, ours, after = licence.read_text(encoding="utf-8").partition("Copyright (c)")  # which has to stay
+    text = f"{before}Copyright (c) {date.today().year} {author}\n{ours}{after}"
+    licence.write_text(text, encoding="utf-8")
 
 
 def _rename(project: Path, name: str) -> None:
@@ -216,11 +223,11 @@ def _rename(project: Path, name: str) -> None:
     for path in _texts(project):
         text = path.read_text(encoding="utf-8")
         text = re.sub(rf"(?<![A-Za-z0-9_]){DISTRIBUTION}(?![A-Za-z0-9])", name, text)
-        text = text.replace(f"{DISTRIBUTION.upper()}_", f"{name.upper()}_").replace("\0", DISTRIBUTION)
+        text = text.replace(f"{DISTRIBUTION.upper()}_", f"{name.upper()}_")
         path.write_text(text, encoding="utf-8")
 
 
-def _tidy(project: Path, name: str) -> None:
+def _tidy(project: Path) -> None:
     """Sort and remove imports and lay out the code as ruff does, and write the page of all options anew."""
     ruff = [sys.executable, "-m", "ruff"]
     for command in (
@@ -241,7 +248,8 @@ def commit(path: Path, name: str) -> str | None:
         for step in steps:
             done = subprocess.run(["git", *step], cwd=path, capture_output=True, text=True)
             if done.returncode:
-                return (done.stderr or done.stdout).strip().splitlines()[-1]
+                said = (done.stderr or done.stdout).strip().splitlines()
+                return said[-1] if said else f"git {step[0]} ended with {done.returncode}"
     except FileNotFoundError:
         return "git is not installed"
     return None

@@ -1,6 +1,7 @@
 """Compose a config without a command line."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from omegaconf import DictConfig
@@ -17,7 +18,14 @@ from experiments.errors import UserError, together
 class Composed(dict[str, Any]):
     """A composed config, with the overrides that a run records, as if they had been typed."""
 
-    overrides: Sequence[str] = ()
+    def __init__(self, values: dict[str, Any], overrides: Sequence[str]) -> None:
+        super().__init__(values)
+        self._as_composed, self._overrides = deepcopy(values), overrides
+
+    @property
+    def overrides(self) -> Sequence[str]:
+        """What was composed; nothing, if the values were changed since, which overrides do not say."""
+        return self._overrides if self == self._as_composed else ()
 
 
 def compose(*overrides: str) -> Composed:
@@ -37,9 +45,8 @@ def compose(*overrides: str) -> Composed:
         config = composed(as_meant(overrides))
     except Exception as error:  # over an override that it did not foresee, Hydra stumbles anywhere
         raise UserError(together(explain(error, overrides))) from error
-    values = Composed(job_values(config))
-    values.overrides = [one for one in overrides if not one.startswith("run_dir=")]  # where it lies is not what it is
-    return values
+    # where it lies is not what it is
+    return Composed(job_values(config), [one for one in overrides if not one.startswith("run_dir=")])
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:

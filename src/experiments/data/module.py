@@ -212,12 +212,12 @@ class ImageDataModule(LightningDataModule):
             return self._normalized(batch)
         images, labels = batch
         if not (self.trainer and self.trainer.training):
-            return self._normalized(images), self._converted(labels)
+            return self._normalized(images), labels
         several = self.steps_per_execution or 1
         first = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * several  # Lightning counts on after this hook
         with self.waiting:
             if together := images.is_cuda and not self.augment:  # fewer kernels; a CPU has one batch in its cache
-                images, labels = self._normalized(images), self._converted(labels)
+                images = self._normalized(images)
             batches = list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
             if not together:
                 batches = [self._train_batch(*part, position) for position, part in enumerate(batches, first)]
@@ -226,7 +226,7 @@ class ImageDataModule(LightningDataModule):
     def _train_batch(self, images: Tensor, labels: Tensor, position: int) -> Batch:
         if self.augment and self.trainer:
             images, labels = self.augmented(images, labels, self.trainer.current_epoch, position)
-        return self._normalized(images), self._converted(labels)
+        return self._normalized(images), labels
 
     def augmented(self, images: Tensor, labels: Tensor, epoch: int, position: int) -> Batch:
         """The batch as ``augment`` changes it: float images in [0, 1], and labels that mixing makes soft.
@@ -236,13 +236,14 @@ class ImageDataModule(LightningDataModule):
         """
         rng = np.random.default_rng((self.seed, epoch, position, self._ranks()[0]))
         images = images.float().div_(255)
-        if any(augmentation.mixes for augmentation in self.augment):
-            labels = functional.one_hot(labels, self.num_classes).float()
-        return augmented(self.augment, (images, labels), rng)
+        if not any(augmentation.mixes for augmentation in self.augment):
+            return augmented(self.augment, (images, labels), rng)
+        images, labels = augmented(self.augment, (images, functional.one_hot(labels, self.num_classes).float()), rng)
+        return images, self._converted(labels)
 
     def _normalized(self, images: Tensor) -> Tensor:
+        """Network inputs in the run's precision; targets keep theirs."""
         return self._converted(normalize(images, self.mean, self.std))
 
     def _converted(self, values: Tensor) -> Tensor:
-        """Floats in the run's precision."""
         return self.trainer.precision_plugin.convert_input(values) if self.trainer else values

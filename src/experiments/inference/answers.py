@@ -45,9 +45,9 @@ class Labels:
         return " ".join(f"{name} {self.probabilities[name]:.4f}" for name in self.predicted) or "none"
 
     def row(self) -> dict[str, str]:
-        """What a CSV file says of it; labels are apart by a space."""
+        """What a CSV file says of it; labels are apart by a semicolon."""
         listed = {f"probability/{name}": f"{value:.6g}" for name, value in self.probabilities.items()}
-        return {"predicted": " ".join(self.predicted), **listed}
+        return {"predicted": ";".join(self.predicted), **listed}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Mask:
-    """The most probable class of every pixel, uint8 (H, W), and each class's share of the pixels by its name."""
+    """The most probable class of every pixel, int64 (H, W), and each class's share of the pixels by its name."""
 
     mask: Tensor = field(compare=False)  # tensors compare pixel by pixel
     shares: dict[str, float]
@@ -81,8 +81,10 @@ class Mask:
         return {f"share/{name}": f"{value:.6g}" for name, value in self.shares.items()}
 
     def picture(self) -> Image.Image:
-        """The mask as an image whose values are the classes' numbers, shown in greys from black to white."""
-        image = Image.fromarray(self.mask.numpy())
+        """The mask as an image whose values are the classes' numbers; up to 256 are shown in greys."""
+        if len(self.shares) > 256:
+            return Image.fromarray(self.mask.numpy().astype("uint16"))
+        image = Image.fromarray(self.mask.byte().numpy())
         last = max(1, len(self.shares) - 1)
         image.putpalette([round(255 * min(1, number / last)) for number in range(256) for _ in range(3)])
         return image
@@ -96,7 +98,7 @@ def answer_of(kind: str, predictions: Tensor, names: Sequence[str], inverted: bo
     if kind == "mask":
         mask = predictions.argmax(0)
         shares = mask.flatten().bincount(minlength=len(names)).double() / mask.numel()
-        return Mask(mask.byte(), dict(zip(names, shares.tolist(), strict=True)), inverted)
+        return Mask(mask, dict(zip(names, shares.tolist(), strict=True)), inverted)
     by_name = dict(zip(names, predictions.tolist(), strict=True))
     if kind == "values":
         return Values(by_name, inverted)

@@ -5,6 +5,7 @@ const [clearing, opening] = element.querySelectorAll("button");
 const pen = canvas.getContext("2d");
 let drawn = false; // a drawing is on the canvas, and no picture
 let waiting = null;
+let shown = null; // the picture that was opened last
 
 function send(value) {
   props.value = value;
@@ -38,13 +39,14 @@ function stroke(event) {
 async function show(picture) {
   if (!picture) return;
   clear();
+  shown = picture;
   const bytes = new Uint8Array(await picture.arrayBuffer());
   let text = "";
   for (let start = 0; start < bytes.length; start += 32768)
     text += String.fromCharCode(...bytes.subarray(start, start + 32768));
-  send({ drawn: false, content: btoa(text) });
+  if (picture === shown) send({ drawn: false, content: btoa(text) });
   const image = await createImageBitmap(picture).catch(() => null); // what the browser cannot read, Python may
-  if (!image) return;
+  if (!image || drawn || picture !== shown) return; // something else is there by now
   const scale = Math.min(canvas.width / image.width, canvas.height / image.height);
   const [width, height] = [image.width * scale, image.height * scale];
   pen.drawImage(image, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
@@ -62,7 +64,7 @@ canvas.addEventListener("pointerdown", (event) => {
 });
 canvas.addEventListener("pointermove", (event) => {
   if (!canvas.hasPointerCapture(event.pointerId)) return;
-  const moves = event.getCoalescedEvents(); // all since the last frame, so that quick strokes stay round
+  const moves = event.getCoalescedEvents?.() ?? []; // all since the last frame, so that quick strokes stay round
   (moves.length ? moves : [event]).forEach(stroke);
 });
 document.addEventListener("dragover", (event) => event.preventDefault()); // beside the canvas, too

@@ -76,10 +76,12 @@ class OverPresentClasses(Metric):
         self.metric.reset()
 
 
-def own_metrics(metrics: Mapping[str, Metric], num_classes: int) -> dict[str, Metric]:
-    """A split's own copies of metrics, of which means over classes leave out those without an image."""
+def own_metrics(metrics: Mapping[str, Metric], num_classes: int | None) -> dict[str, Metric]:
+    """A split's own copies of metrics; means over ``num_classes``, if given, leave out those without an image."""
     copies = {name: metric.clone() for name, metric in metrics.items()}
     macro = {name for name, metric in copies.items() if getattr(metric, "average", None) == "macro"}
+    if num_classes is None:
+        return copies
     return {name: OverPresentClasses(own, num_classes) if name in macro else own for name, own in copies.items()}
 
 

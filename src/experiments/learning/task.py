@@ -17,7 +17,7 @@ from experiments.learning import steps
 from experiments.learning.cuda_graphs import StepGraphs
 from experiments.learning.lightning_internals import is_accumulating
 from experiments.learning.losses import measured, refusing, require_no_classes, require_shapes
-from experiments.learning.metrics import MeanLoss, predictions_of, single_number
+from experiments.learning.metrics import MeanLoss, own_metrics, predictions_of, single_number
 from experiments.learning.optimizers import make_optimizer
 from experiments.learning.param_groups import ParamGroup
 from experiments.learning.schedulers import planned_schedule
@@ -29,7 +29,7 @@ class Task(LightningModule):
     ``outputs`` says how outputs are read, by metrics and by who loads a checkpoint; K is ``num_classes``:
 
     - ``classes``: logits (batch, K), of which an image is one; targets int64 (batch,).
-    - ``labels``: logits (batch, K), of which an image has any number; targets 0 or 1 (batch, K).
+    - ``labels``: logits (batch, K), of which an image has any number; targets from 0 to 1 (batch, K); above 0.5 counts.
     - ``values``: numbers (batch, K); targets (batch, K).
     - ``mask``: logits (batch, K, H, W), a class a pixel; targets int64 (batch, H, W).
 
@@ -95,8 +95,8 @@ class Task(LightningModule):
 
     def make_metrics(self, stage: str, further: Mapping[str, Metric]) -> dict[str, Metric]:
         """A stage's metrics, the mean loss first; of the further ones, copies."""
-        own = {} if stage == "train" else {name: metric.clone() for name, metric in further.items()}
-        return {"loss": MeanLoss(), **own}
+        classes = self.num_classes if self.outputs == "classes" else None
+        return {"loss": MeanLoss(), **({} if stage == "train" else own_metrics(further, classes))}
 
     def stage_metrics(self, stage: str) -> Iterable[tuple[str, Metric]]:
         """The stage's metrics by their name."""
@@ -111,8 +111,8 @@ class Task(LightningModule):
         inputs, targets = batch
         outputs = self(inputs)
         require_shapes(self.outputs, outputs, targets, self.num_classes)
-        if self.outputs in ("labels", "values") and not targets.is_floating_point():
-            targets = targets.to(outputs.dtype)
+        if self.outputs in ("labels", "values"):  # which half precision would round
+            return measured(self.loss, outputs.float(), targets.float()), outputs
         return measured(self.loss, outputs, targets), outputs
 
     def count(self, stage: str, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
@@ -127,7 +127,7 @@ class Task(LightningModule):
     def update_metrics(self, metrics: Sequence[tuple[str, Metric]], outputs: Tensor, targets: Tensor) -> None:
         """Update metrics, all but the loss, with probabilities or values; UserError if one does not take them."""
         predictions = predictions_of(outputs.float(), self.outputs)  # torchmetrics would guess what logits are
-        targets = targets.long() if self.outputs == "labels" else targets
+        targets = (targets > 0.5).long() if self.outputs == "labels" else targets
         for name, metric in metrics:
             with refusing(f"metrics.{name}: {type(metric).__name__}", predictions, targets):
                 metric.update(predictions, targets)

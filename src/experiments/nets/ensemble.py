@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from experiments.errors import ranges
 
@@ -31,6 +32,7 @@ class Ensemble(nn.Module):
         if self.outputs == "values":
             return torch.stack([net(x).float() for net in self.nets]).mean(0)
         if self.outputs == "labels":
-            return torch.stack([net(x).float().sigmoid() for net in self.nets]).mean(0).logit(eps=1e-7)
+            logits = torch.stack([net(x).float() for net in self.nets])
+            return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
         members = torch.stack([net(x).float().log_softmax(1) for net in self.nets])  # bf16 makes ties of close ones
         return members.logsumexp(0) - math.log(len(self.nets))
