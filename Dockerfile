@@ -1,9 +1,10 @@
 # docker build --tag experiments .
 # docker run --rm --volume "$PWD/runs:/work/runs" --volume "$PWD/data:/work/data" experiments model=cnn
-# On CPUs; a GPU needs its container toolkit and --gpus all.
+# mkdir runs data    (before, or Docker makes them as root)
+# PyPI's torch is the build for CUDA, which runs on CPUs too; a GPU needs its container toolkit and --gpus all.
 FROM python:3.12-slim
 
-# a run notes the commit that it came from
+# for those who work in it as a development container
 RUN apt-get update && apt-get install --yes --no-install-recommends git && rm -rf /var/lib/apt/lists/*
 # its id is that of the first user of most Linux machines, so that runs belong to whom they should
 RUN useradd --uid 1000 --create-home trainer && mkdir --parents /work/runs /work/data && chown --recursive trainer /work

@@ -34,6 +34,7 @@ ELSEWHERE = (
     "uv",
     "pre-commit",
     "docker",
+    "mkdir",
     "git",
     "cd",
 )  # programs of others

@@ -2,7 +2,7 @@
 
     python scripts/train.py --config-dir examples/segmentation/conf experiment=segmentation
 
-The task needs no code: ``conf`` chooses ``outputs: mask`` and a metric. The data return a class a pixel,
+The task needs no code: ``conf`` chooses ``outputs: mask`` and a metric. The data return one class for each pixel,
 and the network gives logits of the classes for every pixel.
 """
 
@@ -44,5 +44,5 @@ class FullyConvolutional(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, num_classes, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images -> logits, a class a pixel."""
+        """Normalised images -> logits of every pixel."""
         return self.layers(images)

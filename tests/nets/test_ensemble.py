@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from experiments.learning.metrics import predictions_of
 from experiments.nets import MLP, Ensemble
 
 
@@ -9,6 +10,21 @@ def test_it_gives_the_logarithm_of_the_mean_probabilities():
     images = torch.randn(5, 1, 28, 28)
     mean = torch.stack([net(images).softmax(1) for net in nets]).mean(0)
     torch.testing.assert_close(Ensemble(nets)(images).exp(), mean)
+
+
+@pytest.mark.parametrize("outputs", ["classes", "labels", "values", "mask"])
+def test_each_kind_of_outputs_is_averaged_as_it_is_read(outputs):
+    convolutions = [torch.nn.Conv2d(1, 3, 3) for _ in range(3)]
+    nets = convolutions if outputs == "mask" else [MLP(hidden_features=[8]) for _ in range(3)]
+    images = torch.randn(5, 1, 28, 28)
+    mean = torch.stack([predictions_of(net(images), outputs) for net in nets]).mean(0)
+    torch.testing.assert_close(predictions_of(Ensemble(nets, outputs)(images), outputs), mean)
+
+
+def test_labels_that_networks_are_certain_of_stay_certain():
+    certain = torch.nn.Identity()
+    logits = torch.tensor([[30.0, -30.0, 500.0]])
+    torch.testing.assert_close(Ensemble([certain, certain], "labels")(logits), logits)
 
 
 def test_it_stays_finite_where_networks_are_certain():

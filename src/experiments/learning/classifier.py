@@ -1,4 +1,4 @@
-"""The task of most networks here: to tell classes."""
+"""Classification, the task of most networks here."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

@@ -31,7 +31,7 @@ class Task(LightningModule):
     - ``classes``: logits (batch, K), of which an image is one; targets int64 (batch,).
     - ``labels``: logits (batch, K), of which an image has any number; targets from 0 to 1 (batch, K); above 0.5 counts.
     - ``values``: numbers (batch, K); targets (batch, K).
-    - ``mask``: logits (batch, K, H, W), a class a pixel; targets int64 (batch, H, W).
+    - ``mask``: logits (batch, K, H, W), one class for each pixel; targets int64 (batch, H, W).
 
     Logs ``loss`` once an epoch as ``train/*``, ``val/*`` and ``test/*``, and ``train/loss_step`` every
     ``log_every_n_steps`` steps. ``metrics`` adds further ones to ``val/*`` and ``test/*``; they receive

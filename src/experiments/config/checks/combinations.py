@@ -98,6 +98,9 @@ def combinations(config: Config) -> Iterator[tuple[str, Any, str]]:
         yield "trainer.limit_test_batches", 0, "leaves nothing to test: add test=false"
     if get("trainer.barebones") is True and (callbacks or loggers):
         yield "trainer.barebones", True, "takes no callbacks and no logger: add callbacks=none logger=none"
+    precision = get("trainer.precision")
+    if get("model.outputs") == "values" and precision in ("bf16-true", "16-true"):
+        yield "trainer.precision", precision, "rounds the values to learn: type bf16-mixed or 16-mixed"
     if get("model._target_") in TASKS:
         yield from _monitored(config, callbacks)
 
