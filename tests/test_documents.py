@@ -26,18 +26,8 @@ from tests.conftest import ROOT, SMALL_DATA
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-ELSEWHERE = (
-    "pip",
-    "pytest",
-    "tensorboard",
-    "optuna-dashboard",
-    "uv",
-    "pre-commit",
-    "docker",
-    "mkdir",
-    "git",
-    "cd",
-)  # programs of others
+# programs of others
+ELSEWHERE = ("pip", "pytest", "tensorboard", "optuna-dashboard", "uv", "pre-commit", "docker", "mkdir")
 # the checks themselves; hours; what has a test of its own
 NOT_RUN = ("scripts/check.py", "benchmarks/results.py", "scripts/new_project.py")
 RUN = re.compile(r"runs/([a-z]+)-digits/<id>")
