@@ -15,8 +15,8 @@ from project.cut import Names, cut_markdown, cut_python
 
 NAMES = Names({"cnn", "CNN", "mnist"}, {"fashion_mnist"})
 # what of the short round a project runs here; EXPERIMENTS_PROJECTS=all runs the whole of it
-PART = ["tests/config", "tests/nets", "tests/runs", "tests/sweeps/test_space.py", "tests/test_architecture.py",
-        "tests/training/test_train.py"]  # fmt: skip
+PART = ["tests/nets", "tests/test_architecture.py", "tests/config/test_conf.py", "tests/config/test_conf_files.py",
+        "tests/runs/test_checkpoint_files.py", "tests/training/test_build.py"]  # fmt: skip
 GONE = r"(cnn|resnet|resblock|attention_?block|visiontransformer|mnist|cifar10|experiments)"
 
 

@@ -256,7 +256,7 @@ def test_a_lightning_module_of_ones_own_without_a_network_and_with_its_own_metri
             ["+metrics.each._target_=torchmetrics.classification.MulticlassRecall", "+metrics.each.average=none"],
             "metrics.each: MulticlassRecall gives no single number",
         ),
-        (["loss._target_=torch.nn.MultiLabelMarginLoss"], "loss: MultiLabelMarginLoss does not go with logits"),
+        (["loss._target_=torch.nn.MultiLabelMarginLoss"], "loss: MultiLabelMarginLoss does not go with outputs"),
         (["+callbacks.find._target_=lightning.pytorch.callbacks.LearningRateFinder"], "scripts/find_lr.py"),
     ],
 )  # fmt: skip

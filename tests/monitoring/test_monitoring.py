@@ -74,7 +74,7 @@ def test_every_cell_of_hparams_holds_the_runs_own_result(server, sweep):
         for name in ("val/accuracy", "val/loss", "test/accuracy", "test/loss", "train_seconds", "parameters"):
             assert values[name] == pytest.approx(summary[name], rel=1e-5), (run, name)
         assert group["hparams"]["optimizer.lr"] == pytest.approx(0.01)
-        assert group["hparams"]["net"].lower() == run.partition("=")[2]
+        assert group["hparams"]["optimizer"].lower() == run.partition("=")[2]
         assert group["hparams"]["seed"] == 0
     request = urllib.request.Request(
         f"{server}data/plugin/hparams/experiment", b'{"experimentName": ""}', {"Content-Type": "application/json"}

@@ -107,13 +107,14 @@ def summarize(
     if study is not None:
         join(runs, study, folder)
         own = study.user_attrs.get("sweep", {}).get("hydra.sweeper.metric")
+    every, runs = len(runs), select(runs, where)
     monitored, minimize = objective(runs)
     metrics = list(metrics) or [own or monitored]
     if study is not None and metrics[0] == own:
         minimize = study.direction.name == "MINIMIZE"
     elif metrics[0] != monitored:
         minimize = "loss" in metrics[0]
-    every, runs = len(runs), ranked(select(runs, where), metrics[0], minimize)
+    runs = ranked(runs, metrics[0], minimize)
     for metric in metrics:
         if not any(metric in run.summary for run in runs) and any(run.status == "finished" for run in runs):
             known = sorted({name for run in runs for name in run.summary if "/" in name})
