@@ -1,5 +1,5 @@
 # docker build --tag experiments .
-# docker run --rm --volume "$PWD/runs:/work/runs" --volume "$PWD/data:/work/data" experiments model=cnn
+# docker run --rm --volume "$PWD/runs:/work/runs" --volume "$PWD/data:/work/data" experiments trainer.max_epochs=3
 # mkdir runs data    (before, or Docker makes them as root)
 # PyPI's torch is the build for CUDA, which runs on CPUs too; a GPU needs its container toolkit and --gpus all.
 FROM python:3.12-slim

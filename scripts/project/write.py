@@ -50,7 +50,10 @@ def write_project(name: str, path: Path, nets: Sequence[str], data: Sequence[str
         removed_tests = _cut(project, gone)
         _rename(project, name)
         _write_own_pages(project, name, nets, data, author)
-        _tidy(project)
+        _ruff(project)  # which takes out imports of what is gone
+        _cut_unused_classes(project / "tests")
+        _ruff(project)
+        _write_configuration(project)
         project.rename(path)
     return removed_tests
 
@@ -178,7 +181,6 @@ def _cut_tests(tests: Path, names: Names) -> list[str]:
             path.write_text(source, encoding="utf-8")
         else:
             path.unlink()
-    _cut_unused_classes(tests)
     return removed
 
 
@@ -227,18 +229,24 @@ def _rename(project: Path, name: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _tidy(project: Path) -> None:
-    """Sort and remove imports and lay out the code as ruff does, and write the page of all options anew."""
-    ruff = [sys.executable, "-m", "ruff"]
-    for command in (
-        [*ruff, "check", "--quiet", "--fix", "."],
-        [*ruff, "format", "--quiet", "."],
-        [sys.executable, "-c", "import sys, runpy; sys.path.insert(0, 'src'); runpy.run_path('docs/configuration.py', "
-         "run_name='__main__')"],
-    ):  # fmt: skip
-        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f"{' '.join(command[1:4])} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+def _ruff(project: Path) -> None:
+    """Sort and remove imports and lay out the code, as the project's checks want it."""
+    for command in (["check", "--quiet", "--fix", "."], ["format", "--quiet", "."]):
+        _run([sys.executable, "-m", "ruff", *command], project)
+
+
+def _write_configuration(project: Path) -> None:
+    """Write the page of all options anew, from what is left in ``conf``."""
+    code = (
+        "import sys, runpy; sys.path.insert(0, 'src'); runpy.run_path('docs/configuration.py', run_name='__main__')"
+    )
+    _run([sys.executable, "-c", code], project)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{' '.join(command[1:4])} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
 def commit(path: Path, name: str) -> str | None:
