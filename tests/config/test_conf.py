@@ -29,9 +29,11 @@ SMALL = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accel
 def commands_with_every_choice() -> list[list[str]]:
     """Choices of many groups at once, where they go together; a recipe alone, since it chooses for other groups."""
     alone, apart = {"experiment"}, {"augment", "sweep", "debug"}
+    of_layers = {"optimizer", "param_groups"}  # some of which a network of one layer does not go with
     groups = [[row] for row in EVERY if row[0] in alone]
     groups += packed([row for row in EVERY if row[0] in apart])
-    groups += packed([row for row in EVERY if row[0] not in alone | apart])
+    groups += packed([row for row in EVERY if row[0] in of_layers])
+    groups += packed([row for row in EVERY if row[0] not in alone | apart | of_layers])
     return [["=".join(row) for row in group] for group in groups]
 
 
