@@ -34,7 +34,7 @@ def test_what_it_copies_is_there_and_let_in():
 
 def test_it_runs_as_no_root_and_its_folders_are_mounted():
     assert instructions("USER") == ["trainer"]
-    assert json.loads(instructions("VOLUME")[0]) == ["/work/data", "/work/runs"]
+    assert json.loads(instructions("VOLUME")[0]) == ["/app/data", "/app/runs"]
 
 
 @pytest.mark.slow

@@ -17,14 +17,53 @@ from project.cut import Names, cut_lines, cut_markdown, cut_python, tests_in
 
 TEMPLATES = Path(__file__).parent / "templates"
 #: What goes into a project, and what of it belongs to this one alone.
-COPIED = (".ci", ".devcontainer", ".dockerignore", "Dockerfile", ".github", ".gitignore", ".pre-commit-config.yaml", "CONTRIBUTING.md", "LICENSE", "SECURITY.md", "conf",
-         "docs", "pyproject.toml", "scripts", "src", "tests")  # fmt: skip
-NOT_COPIED = ("conf/local", "docs/coming-from.md", "docs/results.md", "docs/speed.md", "docs/own-project.md", "docs/*.png",
-        "scripts/new_project.py", "scripts/project", "tests/test_new_project.py", "tests/test_results.py",
-        "tests/test_notebook.py", "tests/test_examples.py", "tests/screenshots.py")  # fmt: skip
+COPIED = (
+    ".ci",
+    ".devcontainer",
+    ".dockerignore",
+    "Dockerfile",
+    ".github",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "SECURITY.md",
+    "conf",
+    "docs",
+    "pyproject.toml",
+    "scripts",
+    "src",
+    "tests",
+)
+NOT_COPIED = (
+    "conf/local",
+    "docs/coming-from.md",
+    "docs/results.md",
+    "docs/speed.md",
+    "docs/own-project.md",
+    "docs/*.png",
+    "scripts/new_project.py",
+    "scripts/project",
+    "tests/test_new_project.py",
+    "tests/test_results.py",
+    "tests/test_notebook.py",
+    "tests/test_examples.py",
+    "tests/screenshots.py",
+)
 #: Words that lead to what belongs to this one alone, wherever they stand in a page.
-LEADS_ELSEWHERE = ("benchmarks", "notebooks", "examples", "coming-from", "results.md", "speed.md", "report.png", "tensorboard.png", "demo.png",
-                 "new_project", "own-project")  # fmt: skip
+LEADS_ELSEWHERE = (
+    "benchmarks",
+    "notebooks",
+    "examples",
+    "coming-from",
+    "results.md",
+    "speed.md",
+    "report.png",
+    "tensorboard.png",
+    "demo.png",
+    "new_project",
+    "own-project",
+)
 TEXT = (".json", ".py", ".yaml", ".yml", ".md", ".toml", ".jinja", "")
 
 
@@ -167,17 +206,21 @@ def _cut_tests(tests: Path, names: Names) -> list[str]:
     lost: dict[Path, set[str]] = {}
     before = {path: tests_in(path.read_text(encoding="utf-8")) for path in tests.rglob("*.py")}
     helpers = {path for path, found in before.items() if not found}
+
+    def cut(path: Path) -> tuple[str, set[str]]:
+        """A module without what was left out, and without what its helpers have lost."""
+        gone = {name for other, names_lost in lost.items() if other.parent in path.parents for name in names_lost}
+        return cut_python(path.read_text(encoding="utf-8"), names, gone)
+
     for path in sorted(helpers, key=lambda path: len(path.parts)):  # what others use first
-        above = {name for other, gone in lost.items() if other.parent in path.parents for name in gone}
-        source, lost[path] = cut_python(path.read_text(encoding="utf-8"), names, above)
+        source, lost[path] = cut(path)
         path.write_text(source, encoding="utf-8")
     removed = []
     for path in sorted(set(before) - helpers):
-        usable = {name for other, gone in lost.items() if other.parent in path.parents for name in gone}
-        source, _ = cut_python(path.read_text(encoding="utf-8"), names, usable)
+        source, _ = cut(path)
         remaining = set(tests_in(source))
         removed += [f"{path.relative_to(tests.parent)}: {test}" for test in before[path] if test not in remaining]
-        if tests_in(source):
+        if remaining:
             path.write_text(source, encoding="utf-8")
         else:
             path.unlink()

@@ -12,6 +12,11 @@ from experiments.errors import UserError
 from experiments.runs.files import write_csv
 
 
+def columns_of(prefix: str, numbers: Mapping[str, float]) -> dict[str, str]:
+    """Named numbers as columns of a CSV file: ``<prefix>/<name>``."""
+    return {f"{prefix}/{name}": f"{value:.6g}" for name, value in numbers.items()}
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The class that a network finds most probable, and the probability of every class by its name.
@@ -29,8 +34,8 @@ class Prediction:
 
     def row(self) -> dict[str, str]:
         """What a CSV file says of it."""
-        listed = {f"probability/{name}": f"{value:.6g}" for name, value in self.probabilities.items()}
-        return {"predicted": self.predicted, "probability": f"{self.probability:.6g}", **listed}
+        columns = columns_of("probability", self.probabilities)
+        return {"predicted": self.predicted, "probability": f"{self.probability:.6g}", **columns}
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,7 @@ class Labels:
 
     def row(self) -> dict[str, str]:
         """What a CSV file says of it; labels are apart by a semicolon."""
-        listed = {f"probability/{name}": f"{value:.6g}" for name, value in self.probabilities.items()}
-        return {"predicted": ";".join(self.predicted), **listed}
+        return {"predicted": ";".join(self.predicted), **columns_of("probability", self.probabilities)}
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Values:
 
     def row(self) -> dict[str, str]:
         """What a CSV file says of it."""
-        return {f"value/{name}": f"{value:.6g}" for name, value in self.values.items()}
+        return columns_of("value", self.values)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Mask:
 
     def row(self) -> dict[str, str]:
         """What a CSV file says of it."""
-        return {f"share/{name}": f"{value:.6g}" for name, value in self.shares.items()}
+        return columns_of("share", self.shares)
 
     def picture(self) -> Image.Image:
         """The mask as an image whose values are the classes' numbers; up to 256 are shown in greys."""
