@@ -23,8 +23,10 @@ from PIL import Image
 from torchvision import datasets
 
 from tests.fork_server import ForkServer
+from tests.quick_compose import compose_quickly
 
 ROOT = Path(__file__).resolve().parents[1]
+compose_quickly()
 
 
 @pytest.fixture

@@ -154,13 +154,15 @@ def run_script(arguments: list[str], folder: str | None, environment: dict[str, 
 
 
 if __name__ == "__main__":
-    from hydra.core.plugins import Plugins
     from hydra.core.singleton import Singleton
     from lightning.fabric.utilities import rank_zero
 
     import experiments.training.run  # noqa: F401  # with torch and lightning
+    from experiments.config.compose import composed
+    from tests.quick_compose import compose_quickly
 
-    Plugins.instance()
+    compose_quickly()
+    composed([])  # its files are kept
     BEFORE = Singleton.get_state()
     subprocess.Popen = Fork
     started: dict[int, Fork] = {}

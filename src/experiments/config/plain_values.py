@@ -23,17 +23,19 @@ def job_values(config: DictConfig) -> dict[str, Any]:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    config = copy.deepcopy(config)
-    job, before = HydraConfig.instance(), HydraConfig.instance().cfg
+    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.copy_cache(from_config=config, to_config=ours)
+    job: Any = HydraConfig.instance()
+    before = job.cfg
     try:
-        job.set_config(config)  # what ${hydra:...} reads
-        with read_write(config.hydra), open_dict(config):
-            sweeps = str(config.hydra.mode) == "RunMode.MULTIRUN"
-            folder = [config.hydra.sweep.dir, config.hydra.sweep.subdir] if sweeps else [config.hydra.run.dir]
-            config.hydra.runtime.output_dir = str(Path(*map(str, folder)).absolute())
-            job.set_config(config)
-            del config["hydra"]
-        return plain(config)
+        with read_write(config.hydra):  # the next line closes it
+            job.set_config(config)  # what ${hydra:...} reads
+        hydra = job.cfg.hydra
+        with read_write(hydra):
+            sweeps = str(hydra.mode) == "RunMode.MULTIRUN"
+            folder = [hydra.sweep.dir, hydra.sweep.subdir] if sweeps else [hydra.run.dir]
+            hydra.runtime.output_dir = str(Path(*map(str, folder)).absolute())
+        return plain(ours)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
     finally:
@@ -86,18 +88,18 @@ def plain(config: Any) -> dict[str, Any]:
     Raises:
         UserError: if a value is missing that has no default, or cannot be resolved.
     """
-    own_module = OmegaConf.select(config, "model._target_", throw_on_missing=False) not in TASKS
-    missing = sorted(OmegaConf.missing_keys(config))
-    if own_module and "model.net._target_" in missing:  # a LightningModule of one's own may do without a network
-        missing.remove("model.net._target_")
-        config = copy.deepcopy(config)
-        with read_write(config), open_dict(config):
-            config.model.net = None
-    if missing:
-        raise UserError(f"{', '.join(missing)} must be given, as key=value")
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        missing = sorted(OmegaConf.missing_keys(config))
+        own_module = OmegaConf.select(config, "model._target_", throw_on_missing=False) not in TASKS
+        if own_module and missing == ["model.net._target_"]:  # one's own LightningModule may do without a network
+            config = copy.deepcopy(config)
+            with read_write(config), open_dict(config):
+                config.model.net = None
+            return plain(config)
+        if missing:
+            raise UserError(f"{', '.join(missing)} must be given, as key=value") from None
         raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

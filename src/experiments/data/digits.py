@@ -1,5 +1,6 @@
 """The embedded data set: real handwritten digits that come with scikit-learn."""
 
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 from experiments.data.batches import Batch
 from experiments.data.module import ImageDataModule
 from experiments.data.splits import SPLIT_SEED
+
+digits_file = cache(load_digits)  # it is parsed text, and a sweep's runs read it one after another
 
 
 class Digits(ImageDataModule):
@@ -32,7 +35,7 @@ class Digits(ImageDataModule):
 
     def read(self, split: Literal["train", "test"]) -> Batch:
         """Return uint8 images (N, 1, 28, 28) and int64 labels (N,)."""
-        digits = load_digits()
+        digits = digits_file()
         small = torch.from_numpy(digits.images).float().unsqueeze(1)  # (1797, 1, 8, 8), values 0 to 16
         images = F.interpolate(small, size=self.image_shape[1:], mode="bilinear") * (255 / 16)
         labels = torch.from_numpy(digits.target).long()
