@@ -4,11 +4,13 @@ A run of all tests composes some two thousand configs, of forty files each. What
 time and size, so that a test that writes a file gets what it wrote.
 """
 
+import copy
 import pickle
 from pathlib import Path
 
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 
@@ -24,6 +26,7 @@ def compose_quickly() -> None:
     """From here on, let Hydra keep the files that it has parsed, and what it has merged them to."""
     FILES.load_config, PACKAGES.load_config = load, load_from_package
     ConfigLoaderImpl._compose_config_from_defaults_list = merged
+    CachingConfigRepository.__init__ = share_sources
     defaults_list._create_interpolation_map = interpolation_map
 
 
@@ -45,6 +48,11 @@ def load(source, config_path: str):
 
 def load_from_package(source, config_path: str):
     return kept((source.path, config_path), lambda: LOAD_FROM_PACKAGE(source, config_path))
+
+
+def share_sources(caching, repository) -> None:
+    """Hydra copies the sources too, which it only ever replaces as a whole."""
+    caching.delegate, caching.cache = copy.copy(repository), {}
 
 
 def merged(loader, defaults, repo):

@@ -78,9 +78,9 @@ def test_a_summary_cannot_name_a_checkpoint_outside_its_run(tmp_path):
 
 def test_ids_differ_between_processes_and_are_inherited_by_ranks_alone():
     code = "from experiments.config.resolvers import run_id; print(run_id())"
-    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(20)]
+    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     ids = [process.communicate()[0].strip() for process in started]
-    assert len(set(ids)) == 20
+    assert len(set(ids)) == 3
     parent = (
         "import os, subprocess, sys; from experiments.config.resolvers import run_id; print(run_id(), run_id())\n"
         f"child = [sys.executable, '-c', {code!r}]\n"

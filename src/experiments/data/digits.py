@@ -12,8 +12,6 @@ from experiments.data.batches import Batch
 from experiments.data.module import ImageDataModule
 from experiments.data.splits import SPLIT_SEED
 
-digits_file = cache(load_digits)  # it is parsed text, and a sweep's runs read it one after another
-
 
 class Digits(ImageDataModule):
     """1,797 handwritten digits of 8×8 pixels, enlarged to 1×28×28 so that every network for MNIST takes them.
@@ -35,12 +33,17 @@ class Digits(ImageDataModule):
 
     def read(self, split: Literal["train", "test"]) -> Batch:
         """Return uint8 images (N, 1, 28, 28) and int64 labels (N,)."""
-        digits = digits_file()
-        small = torch.from_numpy(digits.images).float().unsqueeze(1)  # (1797, 1, 8, 8), values 0 to 16
-        images = F.interpolate(small, size=self.image_shape[1:], mode="bilinear") * (255 / 16)
-        labels = torch.from_numpy(digits.target).long()
+        images, labels = _all_images(*self.image_shape[1:])
         train, test = train_test_split(
-            range(len(labels)), test_size=self.test_size, stratify=digits.target, random_state=SPLIT_SEED
+            range(len(labels)), test_size=self.test_size, stratify=labels.numpy(), random_state=SPLIT_SEED
         )
         chosen = torch.tensor(train if split == "train" else test).sort().values
-        return images[chosen].round().to(torch.uint8), labels[chosen]
+        return images[chosen], labels[chosen]
+
+
+@cache  # it is parsed text, and a sweep's runs read it one after another
+def _all_images(height: int, width: int) -> Batch:
+    digits = load_digits()
+    small = torch.from_numpy(digits.images).float().unsqueeze(1)  # (1797, 1, 8, 8), values 0 to 16
+    images = F.interpolate(small, size=(height, width), mode="bilinear") * (255 / 16)
+    return images.round().to(torch.uint8), torch.from_numpy(digits.target).long()
