@@ -59,9 +59,9 @@ def serve(options: Demo) -> NoReturn:
 
         paths = checkpoints_of(options.run, options.checkpoint)
         print("loading ...", file=sys.stderr, flush=True)
-        from experiments.inference.demo import load_shown, serving
+        from experiments.inference.demo import load_networks, serving
 
-    with serving(load_shown(paths, options.accelerator, options.trust), options.port) as url:
+    with serving(load_networks(paths, options.accelerator, options.trust), options.port) as url:
         print(f"{url} (Ctrl-C ends it)", flush=True)
         if options.open and HAS_SCREEN:
             webbrowser.open(url)

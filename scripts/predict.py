@@ -27,7 +27,9 @@ class Predict:
     output: str | None = option("a CSV file to write", None)
     run: list[str] = option("a run directory, several as an ensemble: [<a>,<b>], or a multirun's directory", [])
     checkpoint: str | None = option("a checkpoint, instead of a run", None)
-    invert: str = option("true turns dark strokes on light ground, as on paper; auto where it is so; false", "auto")
+    invert: str = option(
+        "true turns dark strokes on a light background, as on paper; auto where it is so; false", "auto"
+    )
     accelerator: str = option("auto, cpu, gpu, mps", "auto")
     trust: list[str] = option("packages of your own that the checkpoint may name", [])
 
@@ -52,7 +54,7 @@ def main() -> None:
     print(f"{len(done):,} images predicted{f': {options.output}' if options.output else ''}")
     if options.invert == "auto" and (turned := sum(answer.inverted for answer in done)):
         print(
-            f"{turned:,} inverted, since their ground is not that of the training images (invert=false: as they are)"
+            f"{turned:,} inverted, since their background is not that of the training images (invert=false: as they are)"
         )
     if len(done) < len(answers):
         print(f"{len(answers) - len(done):,} could not be read: error says why", file=sys.stderr)

@@ -80,7 +80,7 @@ def test_examples_are_short():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reached"),
-    # the best constant answers: an angle of 0 is off by 22.5 degrees, all labels have an F1 of 0.32, ground alone an
+    # the best constant answers: an angle of 0 is off by 22.5 degrees, all labels have an F1 of 0.32, background alone an
     # IoU of 0.31
     [
         ("regression", lambda mae: mae < 6),
@@ -210,7 +210,7 @@ def test_images_are_answered_in_a_file(runs, script_here, tmp_path):
         columns = {
             "regression": ["value/angle"],
             "multi_label": ["predicted", *(f"probability/{digit}" for digit in range(10))],
-            "segmentation": ["mask", "share/ground", "share/stroke"],
+            "segmentation": ["mask", "share/background", "share/stroke"],
         }[name]
         assert list(rows[0]) == ["file", *columns, "error", "inverted"]
         if name == "regression":

@@ -18,13 +18,13 @@ from experiments.data.batches import Batch
 class NoisyStrokes(Digits):
     """Handwritten digits in noise that is as bright as they are; the mask is where their strokes were."""
 
-    class_names = ("ground", "stroke")
+    class_names = ("background", "stroke")
     mean = (0.4509,)
     std = (0.2319,)
     note = "scikit-learn's digits, in noise"
 
     def read(self, split: Literal["train", "test"]) -> Batch:
-        """Return uint8 images (N, 1, 28, 28) and masks, int64 (N, 28, 28): 0 is ground, 1 is stroke."""
+        """Return uint8 images (N, 1, 28, 28) and masks, int64 (N, 28, 28): 0 is background, 1 is stroke."""
         images, _ = super().read(split)
         generator = torch.Generator().manual_seed(1 if split == "test" else 0)
         noise = 192 * torch.rand(images.shape, generator=generator)
@@ -34,7 +34,7 @@ class NoisyStrokes(Digits):
 class FullyConvolutional(nn.Module):
     """Convolutions that keep an image's sides: (batch, in_channels, H, W) -> logits (batch, num_classes, H, W)."""
 
-    same_in_every_step = True  # so that its steps may be replayed as CUDA graphs
+    can_be_replayed = True  # so that its steps may be replayed as CUDA graphs
 
     def __init__(self, in_channels: int, num_classes: int, width: int = 16, depth: int = 4) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ NOT_COPIED = (
     "tests/screenshots.py",
 )
 #: Words that lead to what belongs to this one alone, wherever they stand in a page.
-LEADS_ELSEWHERE = (
+ONLY_HERE = (
     "benchmarks",
     "notebooks",
     "examples",
@@ -131,7 +131,7 @@ def _cut(project: Path, gone: Sequence[Choice]) -> list[str]:
             path.unlink()
     _cut_synonyms(package / "config" / "synonyms.yaml", project / "conf" / "model", names)
     _cut_classes(package, names)
-    page_names = Names({*words, *LEADS_ELSEWHERE})
+    page_names = Names({*words, *ONLY_HERE})
     for path in [*project.glob("docs/*.md"), *project.glob("*.md")]:
         path.write_text(cut_markdown(path.read_text(encoding="utf-8"), page_names), encoding="utf-8")
     run = project / ".ci" / "run"

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from experiments.data.images.files import decode, find, refusing_bombs, to_input
+from experiments.data.images.files import decode, find, refusing_decompression_bombs, to_input
 from experiments.errors import UserError
 
 GREY, COLOUR = (1, 28, 28), (3, 28, 28)
@@ -143,10 +143,10 @@ def test_what_cannot_be_read_raises_with_a_reason(tmp_path):
 def test_decompression_bombs_are_refused(tmp_path, monkeypatch, pixels):
     path = saved(Image.new("L", (pixels, 1)), tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with refusing_bombs(), pytest.raises(ValueError, match="decompression bomb"):
+    with refusing_decompression_bombs(), pytest.raises(ValueError, match="decompression bomb"):
         to_input(path, GREY)
     before = list(warnings.filters)
-    with refusing_bombs():
+    with refusing_decompression_bombs():
         pass
     assert warnings.filters == before
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 import experiments
 from experiments.data import Digits
-from experiments.inference.drawings import CANVAS_SIDE, centred, look
+from experiments.inference.drawings import CANVAS_SIDE, centred, predict_picture
 from experiments.runs.run_directory import best_checkpoint
 from experiments.training.run import train
 from tests.browser import CHROMIUM, DIRECT, DRIVER, TWO, browser, free_port, wait_for
@@ -107,7 +107,7 @@ def test_small_drawings_in_a_corner_are_read_as_the_images_that_they_are_of(run)
 
     def share_of_right_answers(**options):
         drawings = [png(drawing_of(image, 150, (15, 110))) for image in images]
-        answers = [look(net, drawing, drawn=True, **options)[0] for drawing in drawings]
+        answers = [predict_picture(net, drawing, drawn=True, **options)[0] for drawing in drawings]
         assert all(answer.inverted for answer in answers)  # black on white, whatever fills the image
         return np.mean([int(answer.predicted) == label for answer, label in zip(answers, labels, strict=True)])
 
@@ -126,15 +126,15 @@ def test_a_picture_gets_the_answer_that_predict_gives(run):
     ]:
         picture = Image.fromarray(image[0].numpy())
         (truth,) = experiments.predict(net, picture, invert)
-        answer, seen = look(net, png(picture), invert=invert)
+        answer, network_input = predict_picture(net, png(picture), invert=invert)
         assert answer == truth
-        assert seen.equal(255 - image if truth.inverted else image)
+        assert network_input.equal(255 - image if truth.inverted else image)
     for content, words in [
         (b"no image", "not an image of a known format"),
         (png(Image.new("1", (10_000, 9_000))), "decompression bomb|pixels are more than"),
     ]:
         with pytest.raises(ValueError, match=words):
-            look(net, content)
+            predict_picture(net, content)
 
 
 def listening():
@@ -162,7 +162,7 @@ sys.addaudithook(lambda event, given: CONNECTED.append(given[1]) if event == "so
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="what listens is read from /proc")
 def test_what_is_drawn_and_dropped_is_answered_and_nothing_leaves_the_machine(demo, run, colours, tmp_path):
-    networks = demo.load_shown([best_checkpoint(run), best_checkpoint(colours)], "cpu")
+    networks = demo.load_networks([best_checkpoint(run), best_checkpoint(colours)], "cpu")
     before, at = listening(), len(CONNECTED)
     with demo.serving(networks) as url, browser(tmp_path / "driver.log") as window:
         assert len(listening() - before) == 1
@@ -178,7 +178,7 @@ def test_what_is_drawn_and_dropped_is_answered_and_nothing_leaves_the_machine(de
         assert shown(window)[1] in ("red", "blue")
         asked = window.requests()
         assert len([address for address in asked if address.endswith("/queue/join?")]) > 1  # in one stroke
-        said = "Inverted, since its ground was not that of the training images"
+        said = "Inverted, since its background was not that of the training images"
         assert window.run("return document.body.innerText").count(said) == 1  # photographs are left as they are
         window.run("document.querySelector('input[type=radio][value=false]').click()")
         wait_for(lambda: said not in window.run("return document.body.innerText"))

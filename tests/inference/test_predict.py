@@ -6,7 +6,7 @@ from PIL import Image
 
 import experiments
 from experiments.data import MNIST, Digits, normalize
-from experiments.data.images.files import is_of_other_ground
+from experiments.data.images.files import has_other_background
 from experiments.errors import UserError
 from experiments.inference.predict import BATCH_SIZE
 from experiments.training.run import train
@@ -118,11 +118,11 @@ def test_the_ground_is_noticed_and_what_was_turned_is_said(script_here, net, run
 
 def test_photographs_are_left_as_they_are():
     light, dark = torch.full((3, 8, 8), 250, dtype=torch.uint8), torch.zeros(1, 8, 8, dtype=torch.uint8)
-    assert not is_of_other_ground(light, [0.2, 0.2, 0.2])  # in colour
-    assert not is_of_other_ground(light[:1], [0.5])  # neither light nor dark
-    assert is_of_other_ground(light[:1], [0.2])
-    assert is_of_other_ground(dark, [0.8])
-    assert not is_of_other_ground(dark, [0.2])
+    assert not has_other_background(light, [0.2, 0.2, 0.2])  # in colour
+    assert not has_other_background(light[:1], [0.5])  # neither light nor dark
+    assert has_other_background(light[:1], [0.2])
+    assert has_other_background(dark, [0.8])
+    assert not has_other_background(dark, [0.2])
 
 
 def test_a_notebook_predicts_tensors_pictures_and_files_alike(net, tmp_path):

@@ -144,8 +144,8 @@ def test_mean_losses_add_up_in_bf16_and_leave_empty_batches_out():
     module = classifier().to(torch.bfloat16)
     logits, labels = torch.zeros(64, 10, dtype=torch.bfloat16), torch.zeros(64, dtype=torch.int64)
     for _ in range(860):
-        module.count("val", torch.tensor(0.5, dtype=torch.bfloat16), logits, labels)
-    module.count("val", torch.tensor(torch.nan), logits[:0], labels[:0])
+        module.update_stage("val", torch.tensor(0.5, dtype=torch.bfloat16), logits, labels)
+    module.update_stage("val", torch.tensor(torch.nan), logits[:0], labels[:0])
     assert dict(module.stage_metrics("val"))["loss"].compute().item() == 0.5
 
 

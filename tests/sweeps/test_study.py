@@ -70,7 +70,7 @@ def test_the_trial_of_a_killed_process_is_run_again_and_counts_once(shared):
     assert second.user_attrs[RETRY_OF_ATTR] == 0
     assert len(counted(study)) == 1
     # this process lives: nobody takes its trial
-    assert in_child(lambda: shared.recover(shared.open_study()) and os._exit(3)) == 0
+    assert in_child(lambda: shared.requeue_lost(shared.open_study()) and os._exit(3)) == 0
     study.tell(again, 0.5)
     done = 1
     while (trial := shared.ask(study, 3)) is not None:
@@ -82,8 +82,8 @@ def test_the_trial_of_a_killed_process_is_run_again_and_counts_once(shared):
 def test_what_is_given_back_is_asked_for_next(shared):
     study = shared.open_study(RandomSampler(seed=0))
     trial = shared.ask(study, 2)
-    shared.give_back(study, trial.number)
-    shared.give_back(study, trial.number)
+    shared.requeue(study, trial.number)
+    shared.requeue(study, trial.number)
     assert counted(study) == []
     assert shared.ask(study, 2).params == trial.params
     assert shared.claim(study, trial.number) is None

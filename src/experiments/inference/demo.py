@@ -18,20 +18,20 @@ from torch import Tensor, nn
 
 from experiments.errors import UserError
 from experiments.inference.answers import Answer, Mask, Values
-from experiments.inference.drawings import CANVAS_SIDE, look
+from experiments.inference.drawings import CANVAS_SIDE, predict_picture
 from experiments.inference.load import card_of, load
 from experiments.inference.predict import Invert, device_of, predict
 from experiments.monitoring.drawing import data_url, enlarged, pictures
 from experiments.runs.run_directory import read_summary
 
 HOST = "127.0.0.1"
-SEEN_SIDE = 140  # pixels in the page, of the image that the network saw
+PICTURE_SIDE = 140  # pixels in the page, of the image that the network saw
 CALLED = {"values": "values", "labels": "labels"}
 INVERT: dict[str, Invert] = {"auto": "auto", "true": True, "false": False}
 CANVAS = f"""<canvas width={CANVAS_SIDE} height={CANVAS_SIDE} role=img aria-label="Drawing"></canvas>
 <p><button>Clear</button> <button>Open a picture</button> <input type=file accept="image/*" hidden></p>
 <p><label>Brush <input type=range min=8 max=48 value=24></label></p>"""
-SHOWN = """<div style="display: flex; gap: 12px"><img src="{url}" alt="{alt}"><p>{said}</p></div>"""
+FIGURE = """<div style="display: flex; gap: 12px"><img src="{url}" alt="{alt}"><p>{said}</p></div>"""
 STYLE = """
 canvas { width: 100%; max-width: 400px; border-radius: 8px; cursor: crosshair; touch-action: none;
          border: 1px solid var(--border-color-primary); background: white; }
@@ -42,7 +42,7 @@ button { padding: 4px 16px; font: inherit; border-radius: 8px; background: var(-
 
 
 @dataclass(frozen=True)
-class Shown:
+class LoadedNetwork:
     """A network in the page: its name, what is known of it, and the network."""
 
     name: str
@@ -50,7 +50,9 @@ class Shown:
     net: nn.Module
 
 
-def load_shown(checkpoints: Sequence[Path], accelerator: str = "auto", trust: Sequence[str] = ()) -> list[Shown]:
+def load_networks(
+    checkpoints: Sequence[Path], accelerator: str = "auto", trust: Sequence[str] = ()
+) -> list[LoadedNetwork]:
     """Rebuild the networks of checkpoints, and try each on an empty image.
 
     Raises:
@@ -76,7 +78,7 @@ def load_shown(checkpoints: Sequence[Path], accelerator: str = "auto", trust: Se
         if is_best and isinstance(summary.get("test/accuracy"), float):
             about.append(f"test accuracy {summary['test/accuracy']:.2%}")
         parts = run.parts[-2:] if is_best else path.absolute().parts[-4:]
-        found.append(Shown("/".join(parts), ", ".join(about), net))
+        found.append(LoadedNetwork("/".join(parts), ", ".join(about), net))
     return found
 
 
@@ -85,37 +87,37 @@ def has_bars(net: nn.Module) -> bool:
     return card_of(net)["outputs"] in ("classes", "labels")
 
 
-def as_html(answer: Answer, seen: Tensor, invert: str) -> str:
+def answer_html(answer: Answer, network_input: Tensor, invert: str) -> str:
     """The image that a network saw, and what it answered but for probabilities, which are shown as bars."""
-    (image,) = pictures(seen[None] / 255)
-    why = ", since its ground was not that of the training images" if invert == "auto" else ""
+    (image,) = pictures(network_input[None] / 255)
+    why = ", since its background was not that of the training images" if invert == "auto" else ""
     said = f"What the network saw.{f' Inverted{why}.' if answer.inverted else ''}"
-    found = SHOWN.format(url=data_url(enlarged(image, SEEN_SIDE)), alt="the network's input", said=said)
+    found = FIGURE.format(url=data_url(enlarged(image, PICTURE_SIDE)), alt="the network's input", said=said)
     if isinstance(answer, Mask):
-        mask = data_url(enlarged(answer.picture().convert("L"), SEEN_SIDE))
-        found += SHOWN.format(url=mask, alt="the mask", said=escape(str(answer)))
+        mask = data_url(enlarged(answer.picture().convert("L"), PICTURE_SIDE))
+        found += FIGURE.format(url=mask, alt="the mask", said=escape(str(answer)))
     return found + (f"<p>{escape(str(answer))}</p>" if isinstance(answer, Values) else "")
 
 
-def page(shown: Sequence[Shown]) -> gr.Blocks:
+def page(networks: Sequence[LoadedNetwork]) -> gr.Blocks:
     """Lay out the page: the canvas, and beside it a column for each network."""
 
     def update(value: Any, centre: bool, invert: str) -> list[Any]:
         found: list[Any] = []
-        for each in shown:
+        for each in networks:
             if not value:
                 found += ["", None]
                 continue
             try:
                 picture = base64.b64decode(value["content"])
-                answer, seen = look(each.net, picture, value["drawn"], centre, INVERT[invert])
+                answer, network_input = predict_picture(each.net, picture, value["drawn"], centre, INVERT[invert])
             except ValueError as error:
                 found += [f"<p role=alert>This picture cannot be read: {escape(str(error))}</p>", None]
                 continue
-            found += [as_html(answer, seen, invert), getattr(answer, "probabilities", None)]
+            found += [answer_html(answer, network_input, invert), getattr(answer, "probabilities", None)]
         return found
 
-    title = ", ".join(each.name for each in shown)
+    title = ", ".join(each.name for each in networks)
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
         gr.Markdown("## Draw, or drop a picture\nThe probabilities move as you draw. Nothing leaves this machine.")
         with gr.Row():
@@ -125,7 +127,7 @@ def page(shown: Sequence[Shown]) -> gr.Blocks:
                 centre = gr.Checkbox(True, label="Scale and centre drawings as the training images are")
                 invert = gr.Radio(list(INVERT), value="auto", label="Turn dark on light into light on dark")
             outputs: list[Any] = []
-            for each in shown:
+            for each in networks:
                 with gr.Column(min_width=240):
                     gr.HTML(f"<h3>{escape(each.name)}</h3><p>{escape(each.about)}</p>")
                     outputs += [
@@ -141,7 +143,7 @@ def page(shown: Sequence[Shown]) -> gr.Blocks:
 
 
 @contextmanager
-def serving(shown: Sequence[Shown], port: int | None = None) -> Iterator[str]:
+def serving(networks: Sequence[LoadedNetwork], port: int | None = None) -> Iterator[str]:
     """Serve the page on this machine alone, until the block ends; gives its address.
 
     Raises:
@@ -154,7 +156,7 @@ def serving(shown: Sequence[Shown], port: int | None = None) -> Iterator[str]:
             create_server((HOST, port)).close()
         except OSError as error:
             raise UserError(f"port={port}: {os.strerror(error.errno or 0)}. Name another, or leave it out") from error
-    blocks = page(shown)
+    blocks = page(networks)
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     _, url, _ = blocks.launch(
         server_name=HOST, server_port=port, share=False, inbrowser=False, inline=False, prevent_thread_lock=True,

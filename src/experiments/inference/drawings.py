@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from experiments.data.images.files import is_of_other_ground, refusing_bombs, to_input
+from experiments.data.images.files import has_other_background, refusing_decompression_bombs, to_input
 from experiments.inference.answers import Answer
 from experiments.inference.load import card_of
 from experiments.inference.predict import Invert, predict
@@ -18,7 +18,7 @@ MNIST_SHARE = 20 / 28  # of their images' sides is what MNIST's digits fill
 SPARSE = 0.2  # the mean of MNIST's images is 0.13, that of the embedded digits, which fill theirs, 0.31
 
 
-def look(
+def predict_picture(
     net: nn.Module, picture: bytes, drawn: bool = False, centre: bool = True, invert: Invert = "auto"
 ) -> tuple[Answer, Tensor]:
     """Ask about one picture.
@@ -38,22 +38,22 @@ def look(
     """
     card = card_of(net)
     shape = card["image_shape"]
-    with refusing_bombs():
-        seen = to_input(BytesIO(picture), shape)
-        turned = is_of_other_ground(seen, card["mean"]) if invert == "auto" else invert
+    with refusing_decompression_bombs():
+        network_input = to_input(BytesIO(picture), shape)
+        turned = has_other_background(network_input, card["mean"]) if invert == "auto" else invert
         if drawn and centre:
             drawing = to_input(BytesIO(picture), (1, CANVAS_SIDE, CANVAS_SIDE))
-            seen = to_input(centred(drawing, shape[1:], card["mean"]), shape)
+            network_input = to_input(centred(drawing, shape[1:], card["mean"]), shape)
     if turned:
-        seen = 255 - seen
-    (answer,) = predict(net, seen, invert=False)
-    return replace(answer, inverted=turned), seen
+        network_input = 255 - network_input
+    (answer,) = predict(net, network_input, invert=False)
+    return replace(answer, inverted=turned), network_input
 
 
 def centred(drawing: Tensor, size: Sequence[int], mean: Sequence[float]) -> Tensor:
     """Cut a drawing, uint8 (1, H, W) and dark on white, to its ink, with margins as the training images have them.
 
-    Images of MNIST's kind, mostly ground, are filled as MNIST's are: to 20 of 28 pixels, with the centre of mass in
+    Images of MNIST's kind, mostly background, are filled as MNIST's are: to 20 of 28 pixels, with the centre of mass in
     the middle. All others are filled to their borders.
 
     Args:

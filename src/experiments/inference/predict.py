@@ -15,7 +15,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from experiments.data import normalize
-from experiments.data.images.files import find, is_of_other_ground, refusing_bombs, to_input
+from experiments.data.images.files import find, has_other_background, refusing_decompression_bombs, to_input
 from experiments.errors import UserError
 from experiments.inference.answers import Answer, answer_of
 from experiments.inference.load import card_of, load_ensemble
@@ -39,8 +39,8 @@ def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: Invert 
     Args:
         net: a network that ``experiments.load`` returned; it is put into evaluation mode.
         images: files, PIL images or uint8 tensors; or the name of a file, a folder or a glob.
-        invert: turn dark strokes on light ground into light ones on dark; ``auto`` does so where a grey image's
-            ground is light and that of the images trained on was dark, or the other way round.
+        invert: turn dark strokes on a light background into light ones on dark; ``auto`` does so where a grey image's
+            background is light and that of the images trained on was dark, or the other way round.
 
     Raises:
         UserError: if an image cannot be read.
@@ -71,13 +71,13 @@ def iterate_predictions(net: nn.Module, images: Iterable[AnImage], invert: Inver
             found = to_input(image, shape)
         except ValueError as error:
             return str(error)
-        turned = is_of_other_ground(found, mean) if invert == "auto" else invert
+        turned = has_other_background(found, mean) if invert == "auto" else invert
         return 255 - found if turned else found, turned
 
     remaining = iter(images)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         while some := list(islice(remaining, BATCH_SIZE)):
-            with refusing_bombs():
+            with refusing_decompression_bombs():
                 inputs = list(pool.map(prepared, some))
             readable = [image[0] for image in inputs if not isinstance(image, str)]
             answers: Iterator[Tensor] = iter(())

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from experiments.data.batches import Batch
 from experiments.errors import UserError
-from experiments.learning.losses import measured, require_single_labels
+from experiments.learning.losses import compute_loss, require_single_labels
 from experiments.learning.metrics import MeanLoss, own_metrics
 from experiments.learning.param_groups import ParamGroup
 from experiments.learning.task import Task
@@ -24,7 +24,7 @@ class Classifier(Task):
     All else is as in ``Task``.
     """
 
-    same_in_every_step = True
+    can_be_replayed = True
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Classifier(Task):
                 f"model.net: it gives outputs {tuple(logits.shape)}, and the data have {self.num_classes} classes. "
                 f"It must give logits (batch, {self.num_classes})"
             )
-        return measured(self.loss, logits, labels), logits
+        return compute_loss(self.loss, logits, labels), logits
 
     def update_metrics(self, metrics: Sequence[tuple[str, Metric]], outputs: Tensor, targets: Tensor) -> None:
         """Update the accuracy with logits, the others with probabilities."""

@@ -19,7 +19,7 @@ BETWEEN_EQUAL_SHAPES = (
 )
 
 
-def measured(loss: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor:
+def compute_loss(loss: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor:
     """The loss between outputs (batch, K, ...) and targets, classes (batch, ...) or floats (batch, K, ...): a scalar.
 
     A loss of torch's that compares equal shapes gets classes one-hot (batch, K, ...).
@@ -31,12 +31,12 @@ def measured(loss: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor:
         targets = F.one_hot(targets, outputs.shape[1]).movedim(-1, 1).float()
     if not type(loss).__module__.startswith("torch."):
         return loss(outputs, targets)
-    with refusing(f"loss: {type(loss).__name__}", outputs, targets):
+    with as_user_error(f"loss: {type(loss).__name__}", outputs, targets):
         return loss(outputs, targets)
 
 
 @contextmanager
-def refusing(what: str, outputs: Tensor, targets: Tensor) -> Iterator[None]:
+def as_user_error(what: str, outputs: Tensor, targets: Tensor) -> Iterator[None]:
     """Turn what a loss or metric of a library raises into a UserError, but for a lack of memory."""
     try:
         yield
@@ -51,7 +51,7 @@ def refusing(what: str, outputs: Tensor, targets: Tensor) -> Iterator[None]:
         ) from error
 
 
-def require_no_classes(kind: str, loss: nn.Module, metrics: Mapping[str, nn.Module]) -> None:
+def refuse_losses_of_classes(kind: str, loss: nn.Module, metrics: Mapping[str, nn.Module]) -> None:
     """Raise ValueError for a loss or a metric of classes where outputs are labels or values, which torch lets pass.
 
     What raises by itself is left to do so.
@@ -76,10 +76,10 @@ def require_shapes(kind: str, outputs: Tensor, targets: Tensor, num_classes: int
     """
     per_class = outputs.shape[1:2] if kind in ("labels", "values") else ()
     if outputs.ndim < 2 or targets.shape != (*outputs.shape[:1], *per_class, *outputs.shape[2:]):
+        of_data = "of the same shape" if per_class else "of that shape without its second dimension, the classes"
         raise UserError(
             f"model.outputs={kind}: outputs {tuple(outputs.shape)} of the network do not go with targets "
-            f"{tuple(targets.shape)} of the data: targets must be of "
-            f"{'the same shape' if per_class else 'that shape without its second side'}"
+            f"{tuple(targets.shape)} of the data: targets must be {of_data}"
         )
     if num_classes not in (None, outputs.shape[1]):
         raise UserError(
@@ -105,7 +105,7 @@ class WeightedCrossEntropy(nn.CrossEntropyLoss):
     depend on how it is cut into batches.
     """
 
-    same_in_every_step = True
+    can_be_replayed = True
 
     @ranges(label_smoothing=">= 0, <= 1")
     def __init__(self, class_counts: Sequence[int], label_smoothing: float = 0.0) -> None:
@@ -130,7 +130,7 @@ class FocalLoss(nn.Module):
         ValueError: if ``gamma`` is negative.
     """
 
-    same_in_every_step = True
+    can_be_replayed = True
 
     @ranges(gamma=">= 0")
     def __init__(self, gamma: float = 2.0) -> None:

@@ -16,7 +16,7 @@ from experiments.errors import ranges
 from experiments.learning import steps
 from experiments.learning.cuda_graphs import StepGraphs
 from experiments.learning.lightning_internals import is_accumulating
-from experiments.learning.losses import measured, refusing, require_no_classes, require_shapes
+from experiments.learning.losses import as_user_error, compute_loss, refuse_losses_of_classes, require_shapes
 from experiments.learning.metrics import MeanLoss, own_metrics, predictions_of, single_number
 from experiments.learning.optimizers import make_optimizer
 from experiments.learning.param_groups import ParamGroup
@@ -49,7 +49,7 @@ class Task(LightningModule):
     ``card`` is what a checkpoint says of its network, in plain values; ``experiments.load`` rebuilds it from there.
     """
 
-    same_in_every_step = True
+    can_be_replayed = True
 
     @ranges(outputs=("classes", "labels", "values", "mask"))
     def __init__(
@@ -80,7 +80,7 @@ class Task(LightningModule):
             if card["image_shape"]:  # Lightning's model summary and TensorBoard's graph follow it through the network
                 self.example_input_array = torch.zeros(1, *card["image_shape"])
         extra = dict(metrics or {})
-        require_no_classes(outputs, loss, extra)
+        refuse_losses_of_classes(outputs, loss, extra)
         if taken := {*self.make_metrics("train", {})} & set(extra):
             raise ValueError(f"metrics.{taken.pop()} is there already: give the further metric another name")
         # A ModuleDict cannot have the key "train": that is a method of every module.
@@ -112,10 +112,10 @@ class Task(LightningModule):
         outputs = self(inputs)
         require_shapes(self.outputs, outputs, targets, self.num_classes)
         if self.outputs in ("labels", "values"):  # which half precision would round
-            return measured(self.loss, outputs.float(), targets.float()), outputs
-        return measured(self.loss, outputs, targets), outputs
+            return compute_loss(self.loss, outputs.float(), targets.float()), outputs
+        return compute_loss(self.loss, outputs, targets), outputs
 
-    def count(self, stage: str, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+    def update_stage(self, stage: str, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Update the stage's metrics with a mean loss, outputs and targets of a batch."""
         if not len(targets):  # of an odd number of images, a rank's share
             return
@@ -129,7 +129,7 @@ class Task(LightningModule):
         predictions = predictions_of(outputs.float(), self.outputs)  # torchmetrics would guess what logits are
         targets = (targets > 0.5).long() if self.outputs == "labels" else targets
         for name, metric in metrics:
-            with refusing(f"metrics.{name}: {type(metric).__name__}", predictions, targets):
+            with as_user_error(f"metrics.{name}: {type(metric).__name__}", predictions, targets):
                 metric.update(predictions, targets)
 
     def log_epoch(self, stage: str) -> None:
@@ -161,12 +161,12 @@ class Task(LightningModule):
             self._loss_step = None
         before, self._outputs = self._outputs, []
         if not before:
-            self.count("train", loss, outputs, last[1])
+            self.update_stage("train", loss, outputs, last[1])
             return loss
         mean_loss, losses, all_outputs, targets = steps.merge_outputs(
             [*before, (loss.detach().reshape(1), outputs.detach(), last[1])]
         )
-        self.count("train", mean_loss, all_outputs, targets)
+        self.update_stage("train", mean_loss, all_outputs, targets)
         return {"loss": loss, "losses": losses}
 
     def on_train_start(self) -> None:
@@ -217,11 +217,11 @@ class Task(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one validation batch."""
-        self.count("val", *self.step(batch), batch[1])
+        self.update_stage("val", *self.step(batch), batch[1])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one test batch."""
-        self.count("test", *self.step(batch), batch[1])
+        self.update_stage("test", *self.step(batch), batch[1])
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Predictions of a batch of inputs, with or without targets: probabilities, or values."""

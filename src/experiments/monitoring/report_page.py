@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -14,6 +15,9 @@ from experiments.monitoring import drawing
 from experiments.monitoring.per_class import per_class
 from experiments.monitoring.worst_predictions import WrongPrediction
 from experiments.runs.run_directory import read_environment
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 MAX_CELLS = 30  # classes whose confusion matrix is a table; of more it is a picture
 MAX_PAIRS = 12  # pairs of classes that are listed
@@ -54,14 +58,6 @@ def render(
         matrix: counts (num_classes, num_classes), true class by predicted one; None leaves it out.
         mistakes: the most confident first; None leaves them out.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_printable,
-    )
     machine = read_environment(folder)
     facts = [
         folder.name,
@@ -80,7 +76,7 @@ def render(
     texts = {
         title: yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for title, part in sections.items() if part
     }
-    page: str = environment.get_template("report.html.jinja").render(
+    page: str = _template().render(
         name=str(config.get("name", folder.name)),
         split={"test": "test split", "val": "last validation"}[stage],
         status=str(summary.get("status", "")),
@@ -95,6 +91,19 @@ def render(
         sections={**texts, "the network": network},
     )
     return page
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+    )
+    return environment.get_template("report.html.jinja")
 
 
 def _is_number(value: Any) -> bool:

@@ -16,7 +16,7 @@ class CNN(nn.Module):
     One stage an entry of ``channels``; each stage divides the image's sides by ``stride`` and by 2.
     """
 
-    same_in_every_step = True
+    can_be_replayed = True
 
     @ranges(
         in_channels="whole, >= 1",

@@ -15,7 +15,7 @@ class MLP(nn.Module):
     hidden layer stand normalisation, activation and dropout, in this order, where asked for.
     """
 
-    same_in_every_step = True
+    can_be_replayed = True
 
     @ranges(
         in_features="whole, >= 1",

@@ -18,7 +18,7 @@ class ResBlock(nn.Module):
     between the convolutions (Zagoruyko & Komodakis 2016, arXiv 1605.07146).
     """
 
-    same_in_every_step = True
+    can_be_replayed = True
 
     @ranges(
         in_channels="whole, >= 1",
@@ -69,7 +69,7 @@ class ResNet(nn.Module):
     otherwise it is the sequence of them.
     """
 
-    same_in_every_step = True
+    can_be_replayed = True
 
     @ranges(
         in_channels="whole, >= 1",

@@ -27,14 +27,14 @@ class Display:
     def start(self) -> None:
         """What is there already."""
         with self.shared.lock():
-            lost = self.shared.recover(self.study)
+            lost = self.shared.requeue_lost(self.study)
         again = f", {lost} that ended with their process go back into the queue" if lost else ""
         journal = self.shared.journal
         where = os.path.relpath(journal) if journal.is_relative_to(Path.cwd()) else journal
         print(f"study in {where}: {self.at_start} of {self.total} trials are done{again}", flush=True)
 
-    def look(self) -> None:
-        """Print what has ended since the last look."""
+    def print_ended(self) -> None:
+        """Print what has ended since it was last called."""
         ended = self._ended()
         for trial in sorted(ended, key=lambda trial: str(trial.datetime_complete)):
             if trial.number in self.shown:
@@ -57,7 +57,7 @@ class Display:
 
     def stopped(self, again: str) -> None:
         """Say how to continue a sweep that was interrupted."""
-        self.look()
+        self.print_ended()
         print(f"stopped with {len(self.shown)} of {self.total} trials done; continue with: {again}", flush=True)
 
 

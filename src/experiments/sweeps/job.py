@@ -84,7 +84,7 @@ class Job:
         try:
             self._run(config, outcome, pruning)
         except BaseException:
-            shared.give_back(study, number)
+            shared.requeue(study, number)
             raise
         if outcome.error is None and pruning.best is None:
             outcome.error = f"no {shared.metric} was ever logged"

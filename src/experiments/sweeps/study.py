@@ -129,7 +129,7 @@ class SharedStudy:
         except (Timeout, OSError):
             return False
 
-    def recover(self, study: optuna.Study) -> int:
+    def requeue_lost(self, study: optuna.Study) -> int:
         """Fail the running trials of processes that are gone and put them back into the queue; returns how many."""
         dead = [trial for trial in running(study) if self.is_dead(trial)]
         for trial in dead:
@@ -145,7 +145,7 @@ class SharedStudy:
         ``sampler_of`` makes the sampler for a trial by its number, instead of the study's own sampler.
         """
         with self.lock():
-            self.recover(study)
+            self.requeue_lost(study)
             if len(counted(study)) >= total:
                 return None
             if sampler_of is not None:
@@ -166,7 +166,7 @@ class SharedStudy:
             claimed.set_user_attr(OWNER_ATTR, self.register_as_owner())
             return claimed
 
-    def give_back(self, study: optuna.Study, number: int) -> None:
+    def requeue(self, study: optuna.Study, number: int) -> None:
         """Put a trial of this process that was interrupted back into the queue."""
         with self.lock():
             trial = study.trials[number]

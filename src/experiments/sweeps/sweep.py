@@ -145,18 +145,18 @@ class Sweep:
         display.start()
         try:
             if self.in_process and (self.options["workers"] or 1) > 1:
-                self.run_workers(self.options["workers"], display.look)
+                self.run_workers(self.options["workers"], display.print_ended)
             else:
-                self.work(1 if self.in_process else self.options["workers"] or self.width(), display.look)
+                self.work(1 if self.in_process else self.options["workers"] or self.width(), display.print_ended)
         except BaseException as error:
             with self.shared.lock():
-                self.shared.recover(study)  # what a worker was killed in the middle of
+                self.shared.requeue_lost(study)  # what a worker was killed in the middle of
             display.stopped(command_again(self.folder))
             # Lightning makes exit code 1 of it while a trial is being set up
             if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
                 raise SystemExit(128 + signal.SIGINT) from None
             raise
-        display.look()
+        display.print_ended()
         self.conclude(study)
 
     def width(self) -> int:
@@ -198,7 +198,7 @@ class Sweep:
                         study.tell(trial, state=TrialState.FAIL)
             except BaseException:
                 for trial in batch:
-                    self.shared.give_back(study, trial.number)
+                    self.shared.requeue(study, trial.number)
                 raise
             if show:
                 show()

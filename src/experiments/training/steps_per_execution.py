@@ -39,7 +39,7 @@ INDIFFERENT = (ModelCheckpoint, ProgressBar, Timer, WeightAveraging)
 
 
 # Libraries whose networks decide nothing in Python that differs from step to step; our classes say so themselves.
-SAME_IN_EVERY_STEP = ("timm", "torch", "torchvision")
+REPLAYABLE_PACKAGES = ("timm", "torch", "torchvision")
 
 # They reach into Lightning's loop, or change what it is fed, without a hook for batches.
 INTERFERING = (BatchSizeFinder, GradientAccumulationScheduler, StochasticWeightAveraging)
@@ -123,7 +123,7 @@ def own_classes(module: Task) -> set[str]:
     return {
         each.__qualname__
         for each in classes
-        if each.__module__.partition(".")[0] not in SAME_IN_EVERY_STEP and not vars(each).get("same_in_every_step")
+        if each.__module__.partition(".")[0] not in REPLAYABLE_PACKAGES and not vars(each).get("can_be_replayed")
     }
 
 

@@ -72,10 +72,14 @@ def _secrets(config: Config) -> Iterator[str]:
 
 def _is_argument(target: Any, key: str) -> bool:
     """Whether a class of a network or a data set names an argument so: a ``cls_token`` is no secret."""
-    from experiments.config.checks.signatures import NotFound, locate, taken
+    from experiments.config.checks.signatures import NotFound, accepted_arguments, locate
 
     try:
-        return target is not None and not str(target).startswith("lightning.") and key in taken(locate(target))[0]
+        return (
+            target is not None
+            and not str(target).startswith("lightning.")
+            and key in accepted_arguments(locate(target))[0]
+        )
     except NotFound:
         return False
 

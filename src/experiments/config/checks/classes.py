@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.config.checks.check import describe_mistake
 from experiments.config.checks.sections import Config, Fault, section, shown, targets, value_at
-from experiments.config.checks.signatures import NotFound, fits, locate, named, taken
+from experiments.config.checks.signatures import NotFound, accepted_arguments, fits, locate, named
 from experiments.config.suggestions import suggestion_suffix
 from experiments.errors import UserError
 
@@ -31,7 +31,7 @@ def _of_target(name: str, part: Config) -> Iterator[Fault]:
     except NotFound as error:
         yield f"{name}._target_", target, str(error)
         return
-    parameters, annotations, any_other = taken(made)
+    parameters, annotations, any_other = accepted_arguments(made)
     group = name if name in GIVEN else name.partition(".")[0]
     given = GIVEN.get(group, ()) if name == group or group == "metrics" else ()
     for key, value in part.items():
@@ -97,7 +97,7 @@ def _refused_network(config: Config) -> Iterator[Fault]:
     }
     try:
         with torch.device("meta"):
-            net = made(**{key: value for key, value in facts.items() if key in taken(made)[0]} | given)
+            net = made(**{key: value for key, value in facts.items() if key in accepted_arguments(made)[0]} | given)
     except ValueError as error:
         key, _, text = str(error).partition("=")
         value = repr(given.get(key))
@@ -147,7 +147,7 @@ def _refusals(config: Config) -> Iterator[Fault]:
             return
         made = locate(part["_target_"])
         given = {key: value for key, value in part.items() if not key.startswith("_") and value is not None}
-        if "total_steps" in taken(made)[0]:
+        if "total_steps" in accepted_arguments(made)[0]:
             given = {"max_lr": section(config, "optimizer").get("lr", 1.0), "total_steps": 100, **given}
         try:
             first = made(first, **given)
@@ -185,7 +185,7 @@ def class_combinations(config: Config) -> Iterator[Fault]:
     yield from _counts(config, data)
     scheduler, trainer = _class(config, "scheduler"), section(config, "trainer")
     endless = trainer.get("max_epochs") == -1 and trainer.get("max_steps") in (-1, None)
-    if scheduler is not None and endless and "total_steps" in taken(scheduler)[0]:
+    if scheduler is not None and endless and "total_steps" in accepted_arguments(scheduler)[0]:
         yield (
             "trainer.max_epochs",
             -1,

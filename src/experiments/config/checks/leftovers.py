@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.config.checks.sections import Config, targets
-from experiments.config.checks.signatures import NotFound, fits, locate, taken
-from experiments.config.checks.sources import default_arguments
+from experiments.config.checks.signatures import NotFound, accepted_arguments, fits, locate
+from experiments.config.checks.sources import arguments_in_conf
 from experiments.config.plain_values import typed_keys
 
 log = logging.getLogger(__name__)
@@ -23,15 +23,15 @@ def without_leftovers(config: Config, typed: Sequence[str] = ()) -> dict[str, An
     for name, part in targets(config):
         target = part["_target_"]
         try:
-            parameters, annotations, any_other = taken(locate(target))
+            parameters, annotations, any_other = accepted_arguments(locate(target))
         except NotFound:
             continue
-        others = {key for other, values in default_arguments().items() if other != target for key in values}
+        others = {key for other, values in arguments_in_conf().items() if other != target for key in values}
         dropped = [
             key
             for key in part
             if key in others
-            and key not in default_arguments().get(target, {})
+            and key not in arguments_in_conf().get(target, {})
             and not key.startswith("_")
             and f"{name}.{key}" not in given
             and not (fits(part[key], annotations[key]) if key in parameters else any_other)

@@ -67,7 +67,7 @@ def _imported(name: str) -> Any:
     ) from cause
 
 
-def taken(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
+def accepted_arguments(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
     """The arguments that a class or function takes by name, their annotations, and whether it takes any other."""
     parameters: dict[str, inspect.Parameter] = {}
     annotations: dict[str, Any] = {}

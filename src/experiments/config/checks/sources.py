@@ -45,13 +45,13 @@ def _read_conf_files(folders: tuple[Path, ...]) -> dict[str, ConfFile]:
     return files
 
 
-def default_arguments() -> dict[str, dict[str, Any]]:
+def arguments_in_conf() -> dict[str, dict[str, Any]]:
     """For every ``_target_`` under conf, its keys and their values there."""
-    return _default_arguments(tuple(conf_files.folders()))
+    return _arguments_in_conf(tuple(conf_files.folders()))
 
 
 @lru_cache(maxsize=1)
-def _default_arguments(folders: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
+def _arguments_in_conf(folders: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
     arguments_by_target: dict[str, dict[str, Any]] = {}
 
     def collect(content: Any) -> None:

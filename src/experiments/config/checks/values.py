@@ -9,7 +9,7 @@ from typing import Any
 from experiments.config import conf_files
 from experiments.config.checks.ranges import kind_mismatch, ruled
 from experiments.config.checks.sections import GROUPS, LISTS, MUST_BE_THERE, Config, leaves, section, value_at
-from experiments.config.checks.sources import default_arguments, read_conf_files
+from experiments.config.checks.sources import arguments_in_conf, read_conf_files
 from experiments.config.plain_values import TASKS
 from experiments.config.suggestions import leaf_by_key, suggestion_suffix
 
@@ -70,7 +70,7 @@ def out_of_place(config: Config, group: str) -> Iterator[tuple[str, Any, str]]:
         if not ours or (group == "data" and name.startswith("data.augment.")):
             continue
         key = name.rpartition(".")[2]
-        if kind := kind_mismatch(key, value, default_arguments().get(target, {}).get(key)):
+        if kind := kind_mismatch(key, value, arguments_in_conf().get(target, {}).get(key)):
             yield name, value, f"must be {kind}"
         else:
             yield from ruled(name, value, target)

@@ -77,7 +77,7 @@ def find(images: str | Path) -> list[Path]:
 
 
 @contextmanager
-def refusing_bombs() -> Iterator[None]:
+def refusing_decompression_bombs() -> Iterator[None]:
     """Let Pillow refuse small files that unpack to gigabytes, where it would only warn."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -90,7 +90,7 @@ def to_input(image: Readable, shape: Sequence[int], invert: bool = False) -> Ten
     Args:
         image: a file or its name, a PIL image, or a uint8 tensor (H, W) or (channels, H, W).
         shape: channels (1 or 3), height and width.
-        invert: turn dark strokes on light ground, as on paper, into light ones on dark, as in MNIST.
+        invert: turn dark strokes on a light background, as on paper, into light ones on dark, as in MNIST.
 
     Raises:
         ValueError: if the image cannot be read; the message says why.
@@ -105,10 +105,10 @@ def to_input(image: Readable, shape: Sequence[int], invert: bool = False) -> Ten
     return 255 - values if invert else values
 
 
-def is_of_other_ground(image: Tensor, mean: Sequence[float]) -> bool:
+def has_other_background(image: Tensor, mean: Sequence[float]) -> bool:
     """Whether a grey image (1, H, W), uint8, is dark on light where those of this ``mean`` are light on dark, or so.
 
-    Its border says what its ground is; where either is neither light nor dark, so is the answer.
+    Its border says what its background is; where either is neither light nor dark, so is the answer.
     """
     if len(image) != 1:
         return False

@@ -31,7 +31,7 @@ def save_plots(runs: Sequence[Run], metric: str, minimize: bool, folder: Path) -
     from matplotlib import pyplot
     from optuna.visualization import matplotlib as optuna_plots
 
-    study = study_of(runs, metric, minimize)
+    study = study_from_runs(runs, metric, minimize)
     plots: dict[str, Any] = {
         "history": optuna_plots.plot_optimization_history,
         "slice": optuna_plots.plot_slice,
@@ -55,7 +55,7 @@ def save_plots(runs: Sequence[Run], metric: str, minimize: bool, folder: Path) -
     return paths
 
 
-def study_of(runs: Sequence[Run], metric: str, minimize: bool) -> "Study":
+def study_from_runs(runs: Sequence[Run], metric: str, minimize: bool) -> "Study":
     """A study in memory whose trials are the finished runs, in the order of their names."""
     import optuna
 
