@@ -33,7 +33,11 @@ def compose_quickly() -> None:
 def kept(key: tuple, make):
     """A copy of what was made for this key before, or else now."""
     if key not in KEPT:
-        KEPT[key] = pickle.dumps(make())
+        made = make()
+        try:
+            KEPT[key] = pickle.dumps(made)
+        except pickle.PicklingError:  # of a plugin's class, whose module Hydra has run twice
+            return made
     return pickle.loads(KEPT[key])
 
 

@@ -233,7 +233,7 @@ def test_mixed_labels_reach_the_loss_and_the_larger_part_counts_as_right():
     images, labels = batches[0]
     assert labels.shape == (100, 10)
     loss, logits = module.step((images, labels))
-    module.count("train", loss, logits, labels)
+    module.update_stage("train", loss, logits, labels)
     log_probabilities = module.net(images).log_softmax(1)
     assert loss.item() == pytest.approx(-(labels * log_probabilities).sum(1).mean().item(), rel=1e-5)
     accuracy = dict(module.stage_metrics("train"))["accuracy"].compute()

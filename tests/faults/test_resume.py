@@ -387,10 +387,10 @@ def test_auto_starts_a_run_and_then_goes_on_with_it_wherever_it_lies(tmp_path, m
 
 @pytest.mark.slow
 def test_two_processes_never_work_in_one_run_directory(fork_server, tmp_path):
-    run = tmp_path / "run"
-    pid = fork_server.start(run)
+    run, long = tmp_path / "run", "trainer.max_epochs=1000"
+    pid = fork_server.start(run, long)
     wait_until(lambda: (run / "config.yaml").exists())
-    assert fork_server.wait(fork_server.start(run)) == 2
+    assert fork_server.wait(fork_server.start(run, long)) == 2
     assert "another process works in" in fork_server.output(run).read_text()
     os.kill(pid, signal.SIGKILL)
     fork_server.wait(pid)

@@ -46,7 +46,7 @@ def test_metrics_see_probabilities_even_where_logits_look_like_some(tmp_path):
     module = experiment.classifier
     module.net = torch.nn.Identity()
     logits, labels = torch.rand(200, 10), torch.arange(200) % 10
-    module.count("val", *module.step((logits, labels)), labels)
+    module.update_stage("val", *module.step((logits, labels)), labels)
     measured = dict(module.stage_metrics("val"))["auroc"].compute().item()
     assert measured == pytest.approx(roc_auc_score(labels, logits.softmax(1).double(), multi_class="ovr"), abs=1e-5)
 
