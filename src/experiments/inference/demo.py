@@ -31,7 +31,9 @@ INVERT: dict[str, Invert] = {"auto": "auto", "true": True, "false": False}
 CANVAS = f"""<canvas width={CANVAS_SIDE} height={CANVAS_SIDE} role=img aria-label="Drawing"></canvas>
 <p><button>Clear</button> <button>Open a picture</button> <input type=file accept="image/*" hidden></p>
 <p><label>Brush <input type=range min=8 max=48 value=24></label></p>"""
-FIGURE = """<div style="display: flex; gap: 12px"><img src="{url}" alt="{alt}"><p>{said}</p></div>"""
+FIGURE = (
+    """<div style="display: flex; gap: 12px; margin-bottom: 12px"><img src="{url}" alt="{alt}"><p>{said}</p></div>"""
+)
 STYLE = """
 canvas { width: 100%; max-width: 400px; border-radius: 8px; cursor: crosshair; touch-action: none;
          border: 1px solid var(--border-color-primary); background: white; }
@@ -70,7 +72,7 @@ def load_networks(
         about = [
             f"{type(net).__name__} with {sum(each.numel() for each in net.parameters()):,} parameters",
             f"takes {'grey' if channels == 1 else 'RGB'} images of {height} × {width} pixels",
-            f"knows {len(card['class_names']):,} {CALLED.get(card['outputs'], 'classes')}",
+            f"{CALLED.get(card['outputs'], 'classes')}: {len(card['class_names']):,}",
         ]
         run = path.absolute().parent.parent
         summary = read_summary(run) or {}
@@ -95,7 +97,7 @@ def answer_html(answer: Answer, network_input: Tensor, invert: str) -> str:
     found = FIGURE.format(url=data_url(enlarged(image, PICTURE_SIDE)), alt="the network's input", said=said)
     if isinstance(answer, Mask):
         mask = data_url(enlarged(answer.picture().convert("L"), PICTURE_SIDE))
-        found += FIGURE.format(url=mask, alt="the mask", said=escape(str(answer)))
+        found += FIGURE.format(url=mask, alt="the mask", said=f"The mask: {escape(str(answer))}")
     return found + (f"<p>{escape(str(answer))}</p>" if isinstance(answer, Values) else "")
 
 
@@ -119,7 +121,7 @@ def page(networks: Sequence[LoadedNetwork]) -> gr.Blocks:
 
     title = ", ".join(each.name for each in networks)
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
-        gr.Markdown("## Draw, or drop a picture\nThe probabilities move as you draw. Nothing leaves this machine.")
+        gr.Markdown("## Draw, or drop a picture\nThe answer follows as you draw. Nothing leaves this machine.")
         with gr.Row():
             with gr.Column(min_width=320):
                 script = Path(__file__).with_name("demo_canvas.js").read_text(encoding="utf-8")
