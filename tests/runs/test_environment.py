@@ -82,7 +82,7 @@ def test_every_package_is_named_and_a_checkout_by_its_folder():
     for direct in filter(
         None, (one.read_text("direct_url.json") for one in metadata.distributions(name="experiments"))
     ):
-        assert found["experiments"].endswith(f"({json.loads(direct)['url']})")
+        assert found["experiments".replace("_", "-")].endswith(f"({json.loads(direct)['url']})")
 
 
 def test_a_run_that_goes_on_with_other_code_says_so_and_keeps_both(repository, tmp_path):
