@@ -9,7 +9,7 @@ from torchvision import datasets
 
 from experiments.data import CIFAR10
 from experiments.errors import UserError
-from tests.conftest import pack_cifar_files, write_cifar_files
+from tests.small_data import pack_cifar_files, write_cifar_files
 
 
 def ready(root):

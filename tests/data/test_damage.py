@@ -13,7 +13,13 @@ from torchvision import datasets
 
 from experiments.data import CIFAR10, EMNIST, MNIST, ImageFolder
 from experiments.errors import UserError
-from tests.conftest import pack_cifar_files, pack_emnist_files, write_cifar_files, write_idx_files, write_image_folder
+from tests.small_data import (
+    pack_cifar_files,
+    pack_emnist_files,
+    write_cifar_files,
+    write_idx_files,
+    write_image_folder,
+)
 
 # ---- damages: (content, random generator) -> content
 

@@ -13,7 +13,7 @@ from experiments.data import ImageFolder
 from experiments.data.images import files as image_files
 from experiments.data.images import folder as image_folder
 from experiments.errors import UserError
-from tests.conftest import write_image_folder
+from tests.small_data import write_image_folder
 
 
 def ready(root, **options):

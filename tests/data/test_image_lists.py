@@ -10,7 +10,7 @@ from experiments.config.checks.check import config_mistakes
 from experiments.data import ImageFolder, ImageTable
 from experiments.errors import UserError
 from experiments.training.run import train
-from tests.conftest import write_image_folder
+from tests.small_data import write_image_folder
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torchvision import datasets
 
 from experiments.data import CIFAR10, EMNIST, KMNIST, MNIST, FashionMNIST
 from experiments.errors import UserError
-from tests.conftest import idx_bytes, pack_cifar_files, pack_emnist_files, write_cifar_files, write_idx_files
+from tests.small_data import idx_bytes, pack_cifar_files, pack_emnist_files, write_cifar_files, write_idx_files
 
 
 def test_real_mnist_is_split_as_stated_and_equals_torchvisions(mnist_root, tmp_path):

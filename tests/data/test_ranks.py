@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import write_idx_files
+from tests.small_data import write_idx_files
 
 SPY = '''
 import hashlib, json, os

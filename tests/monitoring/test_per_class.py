@@ -12,7 +12,7 @@ from experiments.errors import UserError
 from experiments.inference.evaluate import evaluate
 from experiments.monitoring.per_class import per_class
 from experiments.training.run import train
-from tests.conftest import write_image_folder
+from tests.small_data import write_image_folder
 
 SHORT = ("trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none", "model.net.hidden_features=[16]")
 

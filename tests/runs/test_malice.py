@@ -41,8 +41,9 @@ from experiments.runs.redaction import REMOVED, redacted, redacted_code
 from experiments.runs.run_directory import best_checkpoint, read_config
 from experiments.runs.run_record import record_start, record_traceback
 from experiments.training.resume import plan_resume
-from tests.conftest import ROOT, write_image_folder
+from tests.conftest import ROOT
 from tests.data.test_damage import png
+from tests.small_data import write_image_folder
 
 pytestmark = pytest.mark.timeout(120)  # far above what any of these takes: one that does not end is a failure
 

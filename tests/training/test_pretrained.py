@@ -16,8 +16,8 @@ from experiments.nets import pretrained, timm_networks
 from experiments.training.build import build
 from experiments.training.dry_run import dry_run
 from experiments.training.run import train
-from tests.conftest import write_image_folder
 from tests.faults.test_resume import same
+from tests.small_data import write_image_folder
 
 timm = pytest.importorskip("timm")
 NAME = "test_resnet"  # a small one, of timm's own tests
