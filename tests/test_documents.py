@@ -20,7 +20,6 @@ from experiments.config.conf_files import take_config_dir
 from experiments.config.installation import CONF
 from experiments.config.resolvers import forget_run_id
 from experiments.nets import MLP
-from tests.browser import free_port, started
 from tests.conftest import ROOT
 from tests.small_data import SMALL_DATA
 
@@ -118,12 +117,14 @@ def prepared(tmp_path_factory):
             short = ("data.limit=64", "trainer.max_epochs=1", "callbacks=minimal", "trainer.accelerator=cpu")
             config = experiments.compose(f"model={model}", f"run_dir={run}", *short)
             experiments.train(config)
+        shutil.copytree("runs/mlp-digits/first", "runs/multirun/first/0")
+        Path("runs/multirun/first/multirun.yaml").touch()
     yield folder
     patch.undo()
 
 
 @pytest.fixture
-def reader(prepared, monkeypatch, script_here):
+def reader(prepared, monkeypatch, script_here, processes):
     """Type a command as a reader of the pages does."""
     monkeypatch.chdir(prepared)
     for path in prepared.glob("my_*.py"):
@@ -169,13 +170,11 @@ def reader(prepared, monkeypatch, script_here):
             ]
         if name == "predict":
             arguments += ["accelerator=cpu"]
-        if name == "demo" and "run=[" not in line:  # as the one with several runs, which starts as slowly
+        if name == "demo":  # which would serve its page until it is ended: its last check ends it, all else is right
+            process = processes.start(prepared, prepared / "demo.log", script, *arguments, "port=0")
+            assert process.wait() == 2
+            assert "port=0 must be from 1" in process.printed()
             return
-        if name == "demo":  # it serves its page until it is ended
-            address = f"port={(port := free_port())}", "open=false", "accelerator=cpu"
-            command = [sys.executable, str(ROOT / script), *arguments, *address]
-            with started(command, f"http://127.0.0.1:{port}/", Path("demo.log")):
-                return
         code, output, errors = script_here(name, *arguments)
         assert code in (0, None), f"{line}\n{arguments}\n{output}\n{errors}"
 
