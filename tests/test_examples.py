@@ -106,6 +106,8 @@ def test_the_best_by_its_own_metric_is_kept_and_tested(runs, name):
     values = [value for row in rows for key, value in _flat(row) if key == f"val/{METRIC[name]}"]
     assert len(values) == 2
     assert summary[f"val/{METRIC[name]}"] == (min if name == "regression" else max)(values)
+    assert {"train/loss", "val/loss"} <= summary.keys()
+    assert not {"train/accuracy", "val/accuracy"} & summary.keys()  # which nothing measured
     again = evaluate(run, accelerator="cpu", trust=["examples"])
     assert again == pytest.approx({key: summary[key] for key in ("test/loss", f"test/{METRIC[name]}")}, rel=1e-5)
 

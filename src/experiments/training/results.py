@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 from experiments.callbacks import Freeze, MetricHistory, Throughput
 from experiments.callbacks.history import find_callback
+from experiments.learning import Task
 from experiments.monitoring.confusion import Confusion
 from experiments.monitoring.loggers.log import log_end
 from experiments.monitoring.per_class import write_class_tables
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def collect_results(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What training came to, at its end or where it failed; None where it did not come so far."""
+    """Collect a run's results, at its end or where it failed; what was not reached by then is None."""
     trainer = experiment.trainer
     throughput, history = find_callback(trainer, Throughput), find_callback(trainer, MetricHistory)
     best = best_checkpoint_callback(trainer)
@@ -35,7 +36,7 @@ def collect_results(experiment: Experiment, config: Mapping[str, Any]) -> dict[s
         at_best[best.monitor] = float(best.best_model_score)
     net = getattr(experiment.classifier, "net", experiment.classifier)
     values: dict[str, Any] = {
-        **dict.fromkeys(("val/accuracy", "val/loss", config["monitor"])),
+        **dict.fromkeys((*_metric_names(experiment.classifier, "val"), config["monitor"])),
         **{name: value for name, value in at_best.items() if name.startswith("val/") or name == config["monitor"]},
         "best_checkpoint": _below(best.best_model_path, config["run_dir"]) if best else None,
         "best_epoch": read_checkpoint(best.best_model_path)["epoch"] + 1 if best else None,
@@ -45,13 +46,18 @@ def collect_results(experiment: Experiment, config: Mapping[str, Any]) -> dict[s
         **(throughput.rates if throughput else {}),
         "device": device_name(trainer),
         "seed": config["seed"],
-        "train/loss": logged.get("train/loss"),
-        "train/accuracy": logged.get("train/accuracy"),
+        **{name: logged.get(name) for name in _metric_names(experiment.classifier, "train")},
         "parameters": sum(parameter.numel() for parameter in net.parameters()),
     }
     if frozen := [each.describe(experiment.classifier) for each in trainer.callbacks if isinstance(each, Freeze)]:  # type: ignore[attr-defined]
         values["frozen"] = frozen
     return json_ready(values)
+
+
+def _metric_names(module: LightningModule, stage: str) -> list[str]:
+    """The metrics of a stage; of a LightningModule of one's own, those that it most likely logs."""
+    metrics = module.stage_metrics(stage) if isinstance(module, Task) else (("accuracy", None), ("loss", None))
+    return [f"{stage}/{name}" for name, _ in metrics]
 
 
 def _below(path: str, folder: str) -> str:
