@@ -309,7 +309,7 @@ MISTAKES = {
     "regression": {
         "metrics=f1": "monitor=val/mae: it is not logged",
         "metrics=[mae,f1]": "metrics.f1",
-        "loss=cross_entropy": "CrossEntropyLoss is between classes",
+        "loss=cross_entropy": "CrossEntropyLoss is for one class an image",
         "loss=weighted_cross_entropy": "it weighs classes",
         "callbacks=[default,early_stopping] callbacks.early_stopping.monitor=val/accuracy": "is not logged",
         "monitor=val/accuracy": "is not logged",
@@ -322,8 +322,8 @@ MISTAKES = {
         "model._target_=experiments.learning.Classifier ~model.outputs monitor=val/loss": "labels",
     },
     "multi_label": {
-        "loss=focal": "FocalLoss is between classes",
-        "metrics=f1": "metrics.f1: MulticlassF1Score is of classes, and model.outputs=labels",
+        "loss=focal": "FocalLoss is for one class an image",
+        "metrics=f1": "metrics.f1: MulticlassF1Score is for one class an image, and model.outputs=labels",
         "model.outputs=classes": "do not go with targets",
     },
     "segmentation": {

@@ -34,7 +34,7 @@ class NoisyStrokes(Digits):
 class FullyConvolutional(nn.Module):
     """Convolutions that keep an image's sides: (batch, in_channels, H, W) -> logits (batch, num_classes, H, W)."""
 
-    can_be_replayed = True  # so that its steps may be replayed as CUDA graphs
+    cuda_graph_safe = True  # so that its steps may be replayed as CUDA graphs
 
     def __init__(self, in_channels: int, num_classes: int, width: int = 16, depth: int = 4) -> None:
         super().__init__()

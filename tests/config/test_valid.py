@@ -1,11 +1,16 @@
 """What may rightly be typed goes through: it composes, no check refuses it, and it builds."""
 
+import numbers
 import os
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Protocol, SupportsFloat
 
 import pytest
 
 import experiments
 from experiments.config.checks.check import CheckConfig, Validated, validated
+from experiments.config.checks.signatures import fits
 from experiments.errors import UserError
 from experiments.training.build import build
 from experiments.training.run import train
@@ -91,6 +96,17 @@ def test_hydras_own_options_and_their_values_go_through(script_here, tmp_path, m
     code, output, errors = script_here("train", *typed.split())
     assert (code, errors) == (0, "")
     assert output
+
+
+class AnyProtocol(Protocol):
+    def __float__(self) -> float: ...
+
+
+@pytest.mark.parametrize("annotation", [object, Hashable, numbers.Number, SupportsFloat, AnyProtocol, float | None])
+def test_a_number_fits_whatever_a_signature_may_call_it(annotation):
+    assert fits(5, annotation)
+    assert not fits(5, Path)
+    assert not fits("5", Sequence[int])
 
 
 @pytest.fixture

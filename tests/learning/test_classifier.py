@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from experiments.data import Digits
 from experiments.errors import UserError
 from experiments.learning.classifier import Classifier
-from experiments.learning.losses import require_single_labels
+from experiments.learning.losses import require_one_class_per_image
 from experiments.learning.schedulers import WarmupCosine
 from experiments.nets import MLP
 
@@ -184,10 +184,10 @@ def test_a_scheduler_that_refuses_is_a_users_mistake():
 
 @pytest.mark.parametrize("labels", [torch.tensor([[1.0, 1, 0], [0, 1, 0]]), torch.tensor([[1, 0, 1], [0, 1, 0]])])
 def test_labels_of_several_classes_at_once_are_refused(labels):
-    with pytest.raises(UserError, match=r"labels \(2, 3\) of several classes at once"):
-        require_single_labels(labels)
-    require_single_labels(torch.tensor([[0.25, 0.75, 0.0], [0.0, 1.0, 0.0]]))  # of mixed images
-    require_single_labels(torch.tensor([1, 2]))
+    with pytest.raises(UserError, match=r"labels \(2, 3\): the Classifier needs one class an image"):
+        require_one_class_per_image(labels)
+    require_one_class_per_image(torch.tensor([[0.25, 0.75, 0.0], [0.0, 1.0, 0.0]]))  # of mixed images
+    require_one_class_per_image(torch.tensor([1, 2]))
     images = torch.randn(2, 1, 28, 28)
     module = classifier(loss=nn.BCEWithLogitsLoss())
     batches = DataLoader(list(zip(images, torch.eye(10)[[1, 2]] + torch.eye(10)[[3, 4]], strict=True)), batch_size=2)

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from experiments.config.installation import in_notebook
-from experiments.data.batches import steps_per_epoch, steps_taken
+from experiments.data.batches import steps_in_items, steps_per_epoch
 from experiments.errors import ranges
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Progress(TQDMProgressBar):
         if steps_per_epoch(trainer.train_dataloader) is None:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         elif self.train_progress_bar is not None and self.is_enabled:
-            done = steps_taken(trainer.train_dataloader, batch_idx + 1)
+            done = steps_in_items(trainer.train_dataloader, batch_idx + 1)
             if self.train_progress_bar.update(done - self.train_progress_bar.n):  # it was drawn: for the next time
                 self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
 

@@ -1,4 +1,4 @@
-"""Checkpoints to go on from: saved on time, on signals, and only where Lightning can go on exactly."""
+"""Checkpoints to resume from, saved at intervals and on signals, where Lightning resumes exactly."""
 
 import logging
 import os
@@ -32,16 +32,16 @@ SIGNALS = [number for name in ("SIGTERM", "SIGINT", "SIGUSR1") if (number := get
 class RollingCheckpoint(Checkpoint):
     """Keeps the last ``keep`` checkpoints; a run that resumes from one equals an uninterrupted one, bit for bit.
 
-    One more is written beside them, on one device while training goes on.
+    On one device, a write goes on in the background, and there are ``keep`` and one more for that time.
 
     Saves are due every so many epochs, optimizer steps or minutes, and at SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, which
     end the run after the save; a second Ctrl-C ends it at once. A save that is due on an epoch's last batch, or where
     validation or a gradient is pending, waits for the next batch: Lightning would resume it without the validation
     and without what happens at an epoch's end. A finished run is saved before its last batch, to go on longer from
-    there. Runs whose every batch is such a one (one batch an epoch) save nothing, and start over when resumed.
+    there. Runs of one batch an epoch never save, and start over when resumed.
     """
 
-    handles_batch_lists = True
+    handles_batch_lists = True  # it needs no call for each batch of a list
 
     @ranges(every_n_epochs="whole, >= 1", every_n_steps="whole, >= 1", every_minutes="> 0", keep="whole, >= 1")
     def __init__(
@@ -70,11 +70,11 @@ class RollingCheckpoint(Checkpoint):
             remove_temporaries(self.dirpath)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning leaves out."""
+        """Add random states and half accumulated metrics, which Lightning leaves out."""
         checkpoint["exact"] = capture(trainer, pl_module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep it until the first step."""
+        """Keep them until training starts."""
         self._state = checkpoint.get("exact", {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -89,9 +89,9 @@ class RollingCheckpoint(Checkpoint):
             restore_loader_position(trainer)
             restore(trainer, pl_module, self._state)
             recount_batches(trainer)
-            adopt_best_checkpoint(trainer)
+            restore_best_checkpoint_state(trainer)
             self._state = {}
-        if trainer.is_global_zero:  # damaged ones, or of a course that was left: never to resume from
+        if trainer.is_global_zero:  # damaged, or of a continuation that was given up
             for step, path in rolling_files(self.dirpath):
                 if step > trainer.global_step:
                     log.info("removing %s: the run resumes before it", path)
@@ -110,42 +110,42 @@ class RollingCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Save if it is due and can be resumed from; then stop if a signal asked for it."""
-        stop = self._stop_asked(trainer)
-        if not (stop or self._is_due(trainer) or is_almost_over(trainer)) or not can_resume_here(trainer):
+        signal_number = self._requested_signal(trainer)
+        if not (signal_number or self._is_due(trainer) or is_almost_over(trainer)) or not can_resume_here(trainer):
             return
         self.save(trainer)
-        if stop:
-            self._finish(trainer)
-            raise Stopped(stop)
+        if signal_number:
+            self._finish_save(trainer)
+            raise Stopped(signal_number)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning would not let plateau schedulers see the validation of an epoch that was resumed."""
+        """Let plateau schedulers see the validation of a resumed epoch, which Lightning skips."""
         end_resumed_epoch(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give signals back; one that came too late for a save ends the run all the same."""
         self._restore_handlers()
-        self._finish(trainer)
-        if stop := self._stop_asked(trainer):
-            raise Stopped(stop)
+        self._finish_save(trainer)
+        if signal_number := self._requested_signal(trainer):
+            raise Stopped(signal_number)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Let what failed first be what is told."""
+        """Only log an error of the pending save: the first exception is the one to report."""
         self._restore_handlers()
         try:
-            self._finish(trainer)
+            self._finish_save(trainer)
         except UserError as error:
             log.error("%s", error)
 
     def save(self, trainer: Trainer) -> None:
         """Remove all but the last ``keep`` up to this step, then write one more."""
         step = trainer.global_step
-        self._finish(trainer)
+        self._finish_save(trainer)
         trainer.save_checkpoint(self.dirpath / rolling_name(trainer.current_epoch, step), weights_only=False)
         self._due = False
         self._saved_step, self._saved_time = step, time.monotonic()
 
-    def _finish(self, trainer: Trainer) -> None:
+    def _finish_save(self, trainer: Trainer) -> None:
         """Wait until the last save is written, and remove those that it makes superfluous."""
         if isinstance(files := trainer.strategy.checkpoint_io, AtomicCheckpointIO):
             files.finish_writing()
@@ -165,7 +165,7 @@ class RollingCheckpoint(Checkpoint):
             self._due = trainer.strategy.reduce_boolean_decision(self._due, all=False)
         return self._due
 
-    def _stop_asked(self, trainer: Trainer) -> int | None:
+    def _requested_signal(self, trainer: Trainer) -> int | None:
         if trainer.world_size == 1:
             return self._signal
         asked = torch.tensor(self._signal or 0, device=trainer.strategy.root_device)
@@ -186,7 +186,7 @@ class RollingCheckpoint(Checkpoint):
 
 
 def recount_batches(trainer: Trainer) -> None:
-    """Count the epoch's batches as the loader cuts them now: singly where they came in lists, or for other ranks."""
+    """Set Lightning's count of the epoch's batches to the resumed sampler's position, which counts items."""
     sampler = getattr(trainer.train_dataloader, "sampler", None)
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     if isinstance(sampler, ShuffledBatches) and sampler.start != progress.ready:
@@ -194,8 +194,8 @@ def recount_batches(trainer: Trainer) -> None:
         progress.completed = sampler.start - 1  # a save comes before Lightning has counted its batch
 
 
-def adopt_best_checkpoint(trainer: Trainer) -> None:
-    """Where the best checkpoint is of a later step than the one to go on from, let its callback know it as the best.
+def restore_best_checkpoint_state(trainer: Trainer) -> None:
+    """Restore the callback's state from a best checkpoint that is of a later step than the resumed one.
 
     With another ``max_steps`` or on another device, the validation that chose it does not come again.
     """
@@ -215,7 +215,7 @@ def adopt_best_checkpoint(trainer: Trainer) -> None:
 
 
 def is_almost_over(trainer: Trainer) -> bool:
-    """Whether the last moment has come from which a run that will be finished can go on longer."""
+    """Whether only the run's last optimizer step remains: a finished run can become longer from here."""
     if trainer.current_epoch + 1 != trainer.max_epochs or not isinstance(trainer.num_training_batches, int):
         return False
     left = trainer.num_training_batches - trainer.fit_loop.epoch_loop.batch_idx - 1

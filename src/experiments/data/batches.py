@@ -19,9 +19,12 @@ class BatchList(list[Batch]):
 
     @property
     def num_images(self) -> int:
-        """How many images there are in all; 0 for batches of another kind, which do not say."""
-        images = (batch[0] if isinstance(batch, (tuple, list)) and batch else batch for batch in self)
-        return sum(len(some) for some in images if hasattr(some, "__len__"))
+        """The number of images in all batches; 0 for batches without a length."""
+        total = 0
+        for batch in self:
+            images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+            total += len(images) if hasattr(images, "__len__") else 0
+        return total
 
 
 def as_batch_list(batch: Any) -> BatchList:
@@ -30,31 +33,31 @@ def as_batch_list(batch: Any) -> BatchList:
 
 
 def steps_per_epoch(loader: Any) -> int | None:
-    """How many optimizer steps an epoch of a loader is that yields lists of batches; None for any other."""
+    """Optimizer steps an epoch of a loader that yields lists of batches; None for other loaders."""
     return getattr(loader, "steps_per_epoch", None)
 
 
-def steps_taken(loader: Any, count: int) -> int:
-    """How many optimizer steps the first ``count`` of what a loader yields in an epoch are."""
+def steps_in_items(loader: Any, count: int) -> int:
+    """Optimizer steps in a loader's first ``count`` items of an epoch; an item is a batch or a list of batches."""
     several = getattr(loader, "batches_per_list", 1)
     return min(count * several, steps_per_epoch(loader) or count)
 
 
 class AutoSteps(NamedTuple):
-    """What ``steps_per_execution=auto`` keeps to: Lightning costs little then, and an epoch has moments to save."""
+    """Limits of ``steps_per_execution=auto``: little cost of Lightning, and moments to save within an epoch."""
 
-    most: int
-    lists_per_epoch: int
-    most_bytes: int
+    max_steps: int
+    min_lists_per_epoch: int
+    max_bytes: int
 
     def choose(self, batches: int, batch_bytes: int) -> int:
-        """How many steps, of an epoch of so many batches of images that take so many bytes."""
-        return max(1, min(self.most, self.most_bytes // batch_bytes, batches // self.lists_per_epoch))
+        """Steps a list, for an epoch of so many batches whose images take so many bytes each."""
+        return max(1, min(self.max_steps, self.max_bytes // batch_bytes, batches // self.min_lists_per_epoch))
 
 
 AUTO_STEPS = AutoSteps(32, 4, 2**25)
-# A step takes a fraction of the time: Lightning's share would show.
-AUTO_STEPS_OF_GRAPHS = AutoSteps(128, 2, 2**27)
+# steps of CUDA graphs are short, so that Lightning's cost weighs more
+AUTO_STEPS_CUDA_GRAPHS = AutoSteps(128, 2, 2**27)
 
 
 class ShuffledBatches(Sampler[Tensor]):
@@ -65,28 +68,29 @@ class ShuffledBatches(Sampler[Tensor]):
 
     ``state_dict`` holds the position in the epoch, and the first iteration after ``load_state_dict`` goes on from it.
 
-    With ``weights``, one a sample, an epoch is as many draws with replacement, in these proportions.
+    An item is what the loader yields at once: a batch, or a list of several. With ``weights``, one a sample, an epoch
+    is as many draws with replacement, in these proportions. ``drop_last_samples`` of every rank are left out as well.
     """
 
     def __init__(
         self,
         num_samples: int,
-        batch_size: int,
+        item_size: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
         weights: Tensor | None = None,
-        left_out: int = 0,
+        drop_last_samples: int = 0,
     ) -> None:
         self.num_samples = num_samples
-        self.left_out = left_out
-        self.batch_size = batch_size
+        self.drop_last_samples = drop_last_samples
+        self.item_size = item_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self.weights = weights
         self.epoch = 0
-        self.position = 0  # batches of this epoch that were yielded
+        self.position = 0  # items of this epoch that were yielded
         self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -94,7 +98,7 @@ class ShuffledBatches(Sampler[Tensor]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil((self.num_samples // self.world_size - self.left_out) / self.batch_size)
+        return math.ceil((self.num_samples // self.world_size - self.drop_last_samples) / self.item_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         state = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
@@ -106,20 +110,20 @@ class ShuffledBatches(Sampler[Tensor]):
             drawn = torch.rand(self.num_samples, dtype=torch.float64, generator=generator) * bounds[-1]
             order = torch.searchsorted(bounds, drawn, right=True).clamp(max=self.num_samples - 1)
         share = order[: self.num_samples - self.num_samples % self.world_size][self.rank :: self.world_size]
-        share = share[: len(share) - self.left_out]
+        share = share[: len(share) - self.drop_last_samples]
         start, self.start = self.start, 0
-        for position, batch in enumerate(share.split(self.batch_size)[start:], start + 1):
+        for position, batch in enumerate(share.split(self.item_size)[start:], start + 1):
             self.position = position
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of the epoch were yielded, how large they are, and over how many ranks."""
-        return {"position": self.position, "batch_size": self.batch_size, "world_size": self.world_size}
+        """How many items of the epoch were yielded, of how many samples each, and over how many ranks."""
+        return {"position": self.position, "batch_size": self.item_size, "world_size": self.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next iteration behind the batches that were yielded already."""
-        before = state.get("batch_size", self.batch_size) * state.get("world_size", self.world_size)
-        position = state["position"] * before // (self.batch_size * self.world_size)
+        """Start the next iteration behind what was yielded already, in items of any size."""
+        before = state.get("batch_size", self.item_size) * state.get("world_size", self.world_size)
+        position = state["position"] * before // (self.item_size * self.world_size)
         self.start = self.position = min(position, len(self))
 
 
@@ -147,7 +151,7 @@ class ResumableLoader(DataLoader[tuple[Tensor, ...]]):
     sampler: ShuffledBatches
     waiting: Clock | None = None
     batches_per_list: int = 1
-    steps_per_epoch: int | None = None  # what len does not say of lists of batches
+    steps_per_epoch: int | None = None  # len counts lists, not steps
 
     def __iter__(self) -> Any:
         batches = super().__iter__()  # now, not with the first batch: it draws from torch's global generator
@@ -206,8 +210,8 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return torch.mul(images, scale).add_(shift)
 
 
-def of_each_channel(values: Sequence[float], channels: int) -> list[float]:
-    """The values of mean or std; of three for grey images their mean, of one for colours the same for each.
+def match_channels(values: Sequence[float], channels: int) -> list[float]:
+    """Bring mean or std to the number of channels: average three for grey images, repeat one for colours.
 
     Raises:
         ValueError: if there are not as many as channels.

@@ -23,8 +23,8 @@ from experiments.data.batches import (
     ResumableLoader,
     SequentialBatches,
     ShuffledBatches,
+    match_channels,
     normalize,
-    of_each_channel,
 )
 from experiments.data.images.cache import MappedImages
 from experiments.data.memory import release_freed_memory
@@ -87,7 +87,7 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"data.fold={fold} must be from 0 to {num_folds - 1}, with data.num_folds={num_folds}")
         for key, values in (("mean", mean), ("std", std)):
             if values is not None:
-                setattr(self, key, of_each_channel(values, self.image_shape[0]))
+                setattr(self, key, match_channels(values, self.image_shape[0]))
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size
@@ -174,8 +174,8 @@ class ImageDataModule(LightningDataModule):
         if self.steps_per_execution is None:
             batch_bytes = 4 * self.batch_size * math.prod(self.image_shape)
             self.steps_per_execution = self.auto_steps.choose(batches, batch_bytes)
-        fetched = self.batch_size * self.steps_per_execution
-        sampler = ShuffledBatches(size, fetched, self.seed, *self._ranks(), self._sample_weights(), alone)
+        item_size, weights = self.batch_size * self.steps_per_execution, self._sample_weights()
+        sampler = ShuffledBatches(size, item_size, self.seed, *self._ranks(), weights, drop_last_samples=alone)
         loader = self.loader("train", sampler)
         loader.waiting = self.waiting
         if self.steps_per_execution > 1:

@@ -26,7 +26,6 @@ from experiments.runs.run_directory import read_summary
 
 HOST = "127.0.0.1"
 PICTURE_SIDE = 140  # pixels in the page, of the image that the network saw
-CALLED = {"values": "values", "labels": "labels"}
 INVERT: dict[str, Invert] = {"auto": "auto", "true": True, "false": False}
 CANVAS = f"""<canvas width={CANVAS_SIDE} height={CANVAS_SIDE} role=img aria-label="Drawing"></canvas>
 <p><button>Clear</button> <button>Open a picture</button> <input type=file accept="image/*" hidden></p>
@@ -72,7 +71,7 @@ def load_networks(
         about = [
             f"{type(net).__name__} with {sum(each.numel() for each in net.parameters()):,} parameters",
             f"takes {'grey' if channels == 1 else 'RGB'} images of {height} × {width} pixels",
-            f"{CALLED.get(card['outputs'], 'classes')}: {len(card['class_names']):,}",
+            f"{'classes' if card['outputs'] == 'mask' else card['outputs']}: {len(card['class_names']):,}",
         ]
         run = path.absolute().parent.parent
         summary = read_summary(run) or {}
@@ -84,16 +83,16 @@ def load_networks(
     return found
 
 
-def has_bars(net: nn.Module) -> bool:
+def gives_probabilities(net: nn.Module) -> bool:
     """Whether a network answers by probabilities of an image's classes or labels."""
     return card_of(net)["outputs"] in ("classes", "labels")
 
 
 def answer_html(answer: Answer, network_input: Tensor, invert: str) -> str:
-    """The image that a network saw, and what it answered but for probabilities, which are shown as bars."""
+    """HTML of the network's input, and of its answer unless that is shown as bars."""
     (image,) = pictures(network_input[None] / 255)
     why = ", since its background was not that of the training images" if invert == "auto" else ""
-    said = f"What the network saw.{f' Inverted{why}.' if answer.inverted else ''}"
+    said = "What the network saw." + (f" Inverted{why}." if answer.inverted else "")
     found = FIGURE.format(url=data_url(enlarged(image, PICTURE_SIDE)), alt="the network's input", said=said)
     if isinstance(answer, Mask):
         mask = data_url(enlarged(answer.picture().convert("L"), PICTURE_SIDE))
@@ -134,7 +133,7 @@ def page(networks: Sequence[LoadedNetwork]) -> gr.Blocks:
                     gr.HTML(f"<h3>{escape(each.name)}</h3><p>{escape(each.about)}</p>")
                     outputs += [
                         gr.HTML(),
-                        gr.Label(num_top_classes=10, label="Probabilities", visible=has_bars(each.net)),
+                        gr.Label(num_top_classes=10, label="Probabilities", visible=gives_probabilities(each.net)),
                     ]
         for event in (canvas.input, centre.change, invert.change):
             event(

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from experiments.data.batches import Batch
 from experiments.errors import UserError
-from experiments.learning.losses import compute_loss, require_single_labels
+from experiments.learning.losses import compute_loss, require_one_class_per_image
 from experiments.learning.metrics import MeanLoss, own_metrics
 from experiments.learning.param_groups import ParamGroup
 from experiments.learning.task import Task
@@ -24,7 +24,7 @@ class Classifier(Task):
     All else is as in ``Task``.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Classifier(Task):
         """One forward pass: the mean loss, a scalar, and the logits (batch, num_classes)."""
         images, labels = batch
         if labels.ndim != 1 and (not self.training or self.trainer.global_step == 0):
-            require_single_labels(labels)
+            require_one_class_per_image(labels)
         logits = self(images)
         if logits.ndim != 2 or logits.shape[1] < self.num_classes:
             raise UserError(

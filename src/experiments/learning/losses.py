@@ -1,4 +1,4 @@
-"""Losses that torch does not have as they are wanted here."""
+"""Losses beside torch's, and checks that loss, outputs and targets go together."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from experiments.errors import UserError, ranges
 
-BETWEEN_EQUAL_SHAPES = (
+SAME_SHAPE_LOSSES = (
     nn.MSELoss,
     nn.L1Loss,
     nn.SmoothL1Loss,
@@ -27,17 +27,17 @@ def compute_loss(loss: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor:
     Raises:
         UserError: if a loss of torch's does not go with the targets, or gives no scalar.
     """
-    if isinstance(loss, BETWEEN_EQUAL_SHAPES) and not targets.is_floating_point():
+    if isinstance(loss, SAME_SHAPE_LOSSES) and not targets.is_floating_point():
         targets = F.one_hot(targets, outputs.shape[1]).movedim(-1, 1).float()
     if not type(loss).__module__.startswith("torch."):
         return loss(outputs, targets)
-    with as_user_error(f"loss: {type(loss).__name__}", outputs, targets):
+    with library_errors(f"loss: {type(loss).__name__}", outputs, targets):
         return loss(outputs, targets)
 
 
 @contextmanager
-def as_user_error(what: str, outputs: Tensor, targets: Tensor) -> Iterator[None]:
-    """Turn what a loss or metric of a library raises into a UserError, but for a lack of memory."""
+def library_errors(what: str, outputs: Tensor, targets: Tensor) -> Iterator[None]:
+    """Convert errors of a library's loss or metric into UserError, except out of memory."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -51,28 +51,30 @@ def as_user_error(what: str, outputs: Tensor, targets: Tensor) -> Iterator[None]
         ) from error
 
 
-def refuse_losses_of_classes(kind: str, loss: nn.Module, metrics: Mapping[str, nn.Module]) -> None:
-    """Raise ValueError for a loss or a metric of classes where outputs are labels or values, which torch lets pass.
+def require_matching_loss(kind: str, loss: nn.Module, metrics: Mapping[str, nn.Module]) -> None:
+    """Raise ValueError for a classification loss or metric with ``outputs=labels`` or ``values``.
 
-    What raises by itself is left to do so.
+    Only for pairs that torch accepts without an error.
     """
     if kind not in ("labels", "values"):
         return
-    if isinstance(loss, BETWEEN_CLASSES):
+    if isinstance(loss, CLASSIFICATION_LOSSES):
         better = "BCEWithLogitsLoss" if kind == "labels" else "MSELoss"
         raise ValueError(
-            f"loss: {type(loss).__name__} is between classes, and model.outputs={kind}: "
+            f"loss: {type(loss).__name__} is for one class an image, and model.outputs={kind}: "
             f"type loss._target_=torch.nn.{better}"
         )
     for name, metric in metrics.items():
         if type(metric).__name__.startswith("Multiclass"):
-            raise ValueError(f"metrics.{name}: {type(metric).__name__} is of classes, and model.outputs={kind}")
+            raise ValueError(
+                f"metrics.{name}: {type(metric).__name__} is for one class an image, and model.outputs={kind}"
+            )
 
 
 def require_shapes(kind: str, outputs: Tensor, targets: Tensor, num_classes: int | None) -> None:
-    """Raise UserError unless outputs are of as many classes as there are, and targets of the shape that ``kind`` has.
+    """Raise UserError if the shapes of outputs and targets do not match; losses and metrics would broadcast them.
 
-    Losses and metrics would broadcast them without a word.
+    ``kind`` is the value of ``model.outputs``.
     """
     per_class = outputs.shape[1:2] if kind in ("labels", "values") else ()
     if outputs.ndim < 2 or targets.shape != (*outputs.shape[:1], *per_class, *outputs.shape[2:]):
@@ -83,16 +85,17 @@ def require_shapes(kind: str, outputs: Tensor, targets: Tensor, num_classes: int
         )
     if num_classes not in (None, outputs.shape[1]):
         raise UserError(
-            f"model.net: it gives outputs {tuple(outputs.shape)}, and the data have {num_classes} class_names"
+            f"model.net: it gives {outputs.shape[1]} outputs an image, and the data have {num_classes} class_names"
         )
 
 
-def require_single_labels(labels: Tensor) -> None:
-    """Raise UserError unless each image is of one class, or of several whose shares sum to 1."""
-    shares = labels.is_floating_point() and labels.ndim == 2
-    if (labels.ndim != 1 and not shares) or (shares and bool(((labels.sum(1) - 1).abs() > 1e-3).any())):
+def require_one_class_per_image(labels: Tensor) -> None:
+    """Raise UserError unless each image has one class, or probabilities of all classes that sum to 1."""
+    is_soft = labels.is_floating_point() and labels.ndim == 2
+    if (labels.ndim != 1 and not is_soft) or (is_soft and bool(((labels.sum(1) - 1).abs() > 1e-3).any())):
         raise UserError(
-            f"data: labels {tuple(labels.shape)} of several classes at once, and the Classifier counts one an image; "
+            f"data: labels {tuple(labels.shape)}: the Classifier needs one class an image, or shares that sum to 1. "
+            "For several labels at once, "
             "type model._target_=experiments.learning.Task +model.outputs=labels"
         )
 
@@ -105,7 +108,7 @@ class WeightedCrossEntropy(nn.CrossEntropyLoss):
     depend on how it is cut into batches.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(label_smoothing=">= 0, <= 1")
     def __init__(self, class_counts: Sequence[int], label_smoothing: float = 0.0) -> None:
@@ -130,7 +133,7 @@ class FocalLoss(nn.Module):
         ValueError: if ``gamma`` is negative.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(gamma=">= 0")
     def __init__(self, gamma: float = 2.0) -> None:
@@ -146,4 +149,4 @@ class FocalLoss(nn.Module):
         return (doubt**self.gamma * cross_entropy).mean()
 
 
-BETWEEN_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss, FocalLoss)
+CLASSIFICATION_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss, FocalLoss)

@@ -16,7 +16,7 @@ from experiments.errors import ranges
 from experiments.learning import steps
 from experiments.learning.cuda_graphs import StepGraphs
 from experiments.learning.lightning_internals import is_accumulating
-from experiments.learning.losses import as_user_error, compute_loss, refuse_losses_of_classes, require_shapes
+from experiments.learning.losses import compute_loss, library_errors, require_matching_loss, require_shapes
 from experiments.learning.metrics import MeanLoss, own_metrics, predictions_of, single_number
 from experiments.learning.optimizers import make_optimizer
 from experiments.learning.param_groups import ParamGroup
@@ -49,7 +49,7 @@ class Task(LightningModule):
     ``card`` is what a checkpoint says of its network, in plain values; ``experiments.load`` rebuilds it from there.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(outputs=("classes", "labels", "values", "mask"))
     def __init__(
@@ -80,7 +80,7 @@ class Task(LightningModule):
             if card["image_shape"]:  # Lightning's model summary and TensorBoard's graph follow it through the network
                 self.example_input_array = torch.zeros(1, *card["image_shape"])
         extra = dict(metrics or {})
-        refuse_losses_of_classes(outputs, loss, extra)
+        require_matching_loss(outputs, loss, extra)
         if taken := {*self.make_metrics("train", {})} & set(extra):
             raise ValueError(f"metrics.{taken.pop()} is there already: give the further metric another name")
         # A ModuleDict cannot have the key "train": that is a method of every module.
@@ -129,7 +129,7 @@ class Task(LightningModule):
         predictions = predictions_of(outputs.float(), self.outputs)  # torchmetrics would guess what logits are
         targets = (targets > 0.5).long() if self.outputs == "labels" else targets
         for name, metric in metrics:
-            with as_user_error(f"metrics.{name}: {type(metric).__name__}", predictions, targets):
+            with library_errors(f"metrics.{name}: {type(metric).__name__}", predictions, targets):
                 metric.update(predictions, targets)
 
     def log_epoch(self, stage: str) -> None:

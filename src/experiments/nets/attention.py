@@ -17,7 +17,7 @@ class AttentionBlock(nn.Module):
     2010.11929), on torch's ``scaled_dot_product_attention``.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(embed_dim="whole, >= 1", num_heads="whole, >= 1", mlp_ratio="> 0", dropout=">= 0, < 1")
     def __init__(
@@ -69,7 +69,7 @@ class VisionTransformer(nn.Module):
     their remainder.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(
         in_channels="whole, >= 1",

@@ -16,7 +16,7 @@ class CNN(nn.Module):
     One stage an entry of ``channels``; each stage divides the image's sides by ``stride`` and by 2.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(
         in_channels="whole, >= 1",

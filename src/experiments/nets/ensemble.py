@@ -17,7 +17,7 @@ class Ensemble(nn.Module):
     are ``labels``, its log-odds. ``values`` are averaged as they are.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(outputs=("classes", "labels", "values", "mask"))
     def __init__(self, nets: Iterable[nn.Module], outputs: str = "classes") -> None:

@@ -15,7 +15,7 @@ class MLP(nn.Module):
     hidden layer stand normalisation, activation and dropout, in this order, where asked for.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(
         in_features="whole, >= 1",

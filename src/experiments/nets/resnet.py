@@ -18,7 +18,7 @@ class ResBlock(nn.Module):
     between the convolutions (Zagoruyko & Komodakis 2016, arXiv 1605.07146).
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(
         in_channels="whole, >= 1",
@@ -69,7 +69,7 @@ class ResNet(nn.Module):
     otherwise it is the sequence of them.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(
         in_channels="whole, >= 1",

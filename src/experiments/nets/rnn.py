@@ -18,7 +18,7 @@ class RNN(nn.Module):
     logits (batch, num_classes). Dropout acts between recurrent layers and before the linear layer.
     """
 
-    can_be_replayed = True
+    cuda_graph_safe = True
 
     @ranges(
         in_channels="whole, >= 1",

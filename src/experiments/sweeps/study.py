@@ -63,7 +63,7 @@ class SharedStudy:
         return FileLock(beside(self.journal, "ask.lock"))
 
     def open_study(self, sampler: BaseSampler | None = None) -> optuna.Study:
-        """Create or load the study as Optuna's own object; without a sampler it draws at random, or is only read.
+        """Create or load Optuna's study; its default sampler draws at random.
 
         Raises:
             UserError: if the journal cannot be opened, or holds the study of another sweep.
@@ -122,7 +122,7 @@ class SharedStudy:
         owner = trial.user_attrs.get(OWNER_ATTR)
         path = beside(self.journal, "owners") / str(owner)
         if owner is None or not path.exists():
-            return True  # owners are named under the lock that is held here: it was killed in between
+            return True  # owners are set under the lock that is held here: its process was killed before it did so
         try:
             with FileLock(path).acquire(timeout=0):
                 return True
@@ -133,7 +133,7 @@ class SharedStudy:
         """Fail the running trials of processes that are gone and put them back into the queue; returns how many."""
         dead = [trial for trial in running(study) if self.is_dead(trial)]
         for trial in dead:
-            had_started = DIRECTORY_ATTR in trial.user_attrs  # a process that died before is not the trial's fault
+            had_started = DIRECTORY_ATTR in trial.user_attrs  # a death counts only if the trial had started
             self._requeue(study, trial, trial.user_attrs.get(DEATHS_ATTR, 0) + had_started)
         return len(dead)
 

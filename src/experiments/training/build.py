@@ -86,7 +86,7 @@ def make(config: Config, key: str | None = None, **objects: Any) -> Any:
         return instantiate(dict(config), _convert_="all")
 
 
-def accepted_arguments(target: str, offered: Config) -> dict[str, Any]:
+def only_accepted(target: str, offered: Config) -> dict[str, Any]:
     """Those of the ``offered`` arguments that the target's signature names."""
     with constructing(target):
         parameters = inspect.signature(pkgutil.resolve_name(target)).parameters
@@ -106,13 +106,13 @@ def facts(data: LightningDataModule) -> dict[str, Any]:
 
 def filled(config: Config, data: LightningDataModule, **more: Any) -> dict[str, Any]:
     """A network's or metric's config with what it leaves null filled in from the data, or from what rules before."""
-    known = accepted_arguments(config["_target_"], {**facts(data), **more})
+    known = only_accepted(config["_target_"], {**facts(data), **more})
     return {**config, **{name: value for name, value in known.items() if config.get(name) is None}}
 
 
 def net_of(model: Config) -> Config | None:
     """The network's config, if the model has one and takes one: a LightningModule of a user's own may do without."""
-    return model.get("net") if accepted_arguments(model["_target_"], {"net": None}) else None
+    return model.get("net") if only_accepted(model["_target_"], {"net": None}) else None
 
 
 def make_net(config: Config, image_shape: list[int]) -> nn.Module:
@@ -130,9 +130,7 @@ def make_net(config: Config, image_shape: list[int]) -> nn.Module:
 
 def weighted(config: Config, data: LightningDataModule) -> dict[str, Any]:
     """The loss's config; one that takes ``class_counts`` and leaves them null gets those of the train split."""
-    if "class_counts" in accepted_arguments(config["_target_"], {"class_counts": None}) and not config.get(
-        "class_counts"
-    ):
+    if "class_counts" in only_accepted(config["_target_"], {"class_counts": None}) and not config.get("class_counts"):
         if not hasattr(data, "class_counts"):
             raise UserError(
                 f"{config['_target_']} needs loss.class_counts: {type(data).__name__} does not count them"
@@ -181,7 +179,7 @@ def build_classifier(config: Config, data: LightningDataModule) -> LightningModu
         "monitor": lambda: config["monitor"],
     }
     rest = {name: value for name, value in config["model"].items() if name != "net"}
-    taken = {name: create() for name, create in accepted_arguments(rest["_target_"], offered).items()}
+    taken = {name: create() for name, create in only_accepted(rest["_target_"], offered).items()}
     module: LightningModule = make(rest, "model", **taken)
     return module
 

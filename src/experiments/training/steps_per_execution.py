@@ -18,7 +18,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from torch.optim import Optimizer
 
 from experiments.data import ImageDataModule
-from experiments.data.batches import AUTO_STEPS, AUTO_STEPS_OF_GRAPHS
+from experiments.data.batches import AUTO_STEPS, AUTO_STEPS_CUDA_GRAPHS
 from experiments.errors import UserError
 from experiments.learning import Task
 from experiments.learning.lightning_internals import saves_by_steps
@@ -39,7 +39,7 @@ INDIFFERENT = (ModelCheckpoint, ProgressBar, Timer, WeightAveraging)
 
 
 # Libraries whose networks decide nothing in Python that differs from step to step; our classes say so themselves.
-REPLAYABLE_PACKAGES = ("timm", "torch", "torchvision")
+CUDA_GRAPH_SAFE = ("timm", "torch", "torchvision")
 
 # They reach into Lightning's loop, or change what it is fed, without a hook for batches.
 INTERFERING = (BatchSizeFinder, GradientAccumulationScheduler, StochasticWeightAveraging)
@@ -57,7 +57,7 @@ def set_up_lists(
     replayed = uses_cuda_graphs(graphs, several, module, trainer)
     if isinstance(data, ImageDataModule):
         data.steps_per_execution = several
-        data.auto_steps = AUTO_STEPS_OF_GRAPHS if replayed else AUTO_STEPS
+        data.auto_steps = AUTO_STEPS_CUDA_GRAPHS if replayed else AUTO_STEPS
     if isinstance(module, Task):
         module.cuda_graphs = replayed
 
@@ -123,7 +123,7 @@ def own_classes(module: Task) -> set[str]:
     return {
         each.__qualname__
         for each in classes
-        if each.__module__.partition(".")[0] not in REPLAYABLE_PACKAGES and not vars(each).get("can_be_replayed")
+        if each.__module__.partition(".")[0] not in CUDA_GRAPH_SAFE and not vars(each).get("cuda_graph_safe")
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.config.checks.check import describe_mistake
 from experiments.config.checks.sections import Config, Fault, section, shown, targets, value_at
-from experiments.config.checks.signatures import NotFound, accepted_arguments, fits, locate, named
+from experiments.config.checks.signatures import NotFound, accepted_arguments, describe_annotation, fits, locate
 from experiments.config.suggestions import suggestion_suffix
 from experiments.errors import UserError
 
@@ -52,7 +52,7 @@ def _of_target(name: str, part: Config) -> Iterator[Fault]:
         elif value is None and key in given:
             continue
         elif not fits(value, annotations[key]):
-            yield f"{name}.{key}", value, f"must be {named(annotations[key])}, as {target} says"
+            yield f"{name}.{key}", value, f"must be {describe_annotation(annotations[key])}, as {target} says"
     if not part.get("_partial_"):
         required = [key for key, parameter in parameters.items() if parameter.default is parameter.empty]
         if missing := [key for key in required if key not in part and key not in given]:

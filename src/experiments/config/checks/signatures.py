@@ -5,7 +5,7 @@ import inspect
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, Literal, Union, get_args, get_origin
@@ -31,7 +31,7 @@ def locate(target: object) -> Any:
         if not hasattr(found, part) and isinstance(found, types.ModuleType) and hasattr(found, "__path__"):
             try:
                 module = _imported(".".join(parts[: number + 1]))
-                if not hasattr(found, part):  # as torch.optim.adam: the package has taken its name away
+                if not hasattr(found, part):  # as torch.optim.adam: the package deletes the name of this module
                     found = module
                     continue
             except NotFound as error:
@@ -68,25 +68,25 @@ def _imported(name: str) -> Any:
 
 
 def accepted_arguments(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
-    """The arguments that a class or function takes by name, their annotations, and whether it takes any other."""
+    """What a class or function takes by name: parameters, annotations, and whether any other name goes too."""
     parameters: dict[str, inspect.Parameter] = {}
     annotations: dict[str, Any] = {}
-    makers = (
+    initializers = (
         [vars(cls)["__init__"] for cls in target.__mro__ if "__init__" in vars(cls)]
         if inspect.isclass(target)
         else [target]
     )
-    if makers in ([], [object.__init__]) and getattr(target, "__new__", None) is not object.__new__:
+    if initializers in ([], [object.__init__]) and getattr(target, "__new__", None) is not object.__new__:
         return parameters, annotations, True  # written in C, such as datetime.timedelta
-    for number, maker in enumerate(makers):
-        if maker is object.__init__:
+    for number, initializer in enumerate(initializers):
+        if initializer is object.__init__:
             break
         try:
-            signature = inspect.signature(maker)
+            signature = inspect.signature(initializer)
         except (TypeError, ValueError):
             return parameters, annotations, True
         try:
-            hints = typing.get_type_hints(maker)
+            hints = typing.get_type_hints(initializer)
         except Exception:  # names that exist for type checkers alone
             hints = {}
         found = list(signature.parameters.values())[1 if inspect.isclass(target) else 0 :]
@@ -94,13 +94,13 @@ def accepted_arguments(target: Callable[..., Any]) -> tuple[dict[str, inspect.Pa
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and (
                 parameter.name not in parameters
             ):
-                # what a parent requires, its child may well give by itself
+                # the subclass may pass an argument that its parent requires
                 parameters[parameter.name] = parameter if number == 0 else parameter.replace(default=None)
                 annotations[parameter.name] = hints.get(parameter.name, Any)
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
-            # **kwargs end here; what a class that is not ours does with its own before is not to be seen
+            # of **kwargs along the way, the class may use some itself: any name may be right, but in classes of ours
             return parameters, annotations, number > 0 and not target.__module__.startswith("experiments.")
-    return parameters, annotations, bool(makers) and makers[0] is not object.__init__
+    return parameters, annotations, bool(initializers) and initializers[0] is not object.__init__
 
 
 def is_tensor(annotation: Any) -> bool:
@@ -109,10 +109,10 @@ def is_tensor(annotation: Any) -> bool:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a plain value can be what an annotation asks for; of what it cannot judge, it says yes."""
+    """Whether a plain value matches an annotation; True where that cannot be told."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if (
-        annotation is Any
+        annotation in (Any, object, Hashable)
         or isinstance(annotation, (str, typing.TypeVar))
         or (isinstance(value, Mapping) and "_target_" in value)
     ):
@@ -148,16 +148,20 @@ def fits(value: Any, annotation: Any) -> bool:
         return issubclass(dict, kind) or not issubclass(kind, (list, tuple))
     if isinstance(value, str):
         return not issubclass(kind, (int, float, list, tuple, dict)) and kind.__module__ != "collections.abc"
-    return False
+    try:
+        return isinstance(value, kind)  # such as numbers.Number
+    except TypeError:  # a protocol
+        return True
 
 
-def named(annotation: Any) -> str:
-    """An annotation as one would say it."""
+def describe_annotation(annotation: Any) -> str:
+    """Describe an annotation in words, for messages."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         choices = tuple(choice for one in inner if get_origin(one) is Literal for choice in get_args(one))
         plain = [one for one in inner if not is_tensor(one) and get_origin(one) is not Literal]
-        return " or ".join(dict.fromkeys(named(one) for one in ([Literal[choices]] if choices else []) + plain))
+        parts = [Literal[choices], *plain] if choices else plain
+        return " or ".join(dict.fromkeys(map(describe_annotation, parts)))
     if origin is Literal:
         return "one of " + ", ".join(dict.fromkeys(map(str, inner)))
     if annotation in (None, type(None)):
@@ -166,10 +170,10 @@ def named(annotation: Any) -> str:
     kind = origin or annotation
     if kind in words:
         return words[kind]
-    if inspect.isclass(kind) and kind is not str and (issubclass(list, kind) or issubclass(tuple, kind)):
+    if inspect.isclass(kind) and (issubclass(list, kind) or issubclass(tuple, kind)):
         of = [one for one in inner if one is not Ellipsis]
         count = f" of {len(inner)}" if kind is tuple and inner and inner[-1] is not Ellipsis else ""
-        return f"a list{count}" + (f" ({named(of[0])} each)" if of else "")
+        return f"a list{count}" + (f" ({describe_annotation(of[0])} each)" if of else "")
     if inspect.isclass(kind) and issubclass(dict, kind):
         return "a mapping"
     return getattr(kind, "__name__", str(kind))
