@@ -316,10 +316,12 @@ MISTAKES = {
         "augment=mixup": "Mixup blends classes",
         "data.balanced=true": "the targets are no classes",
         "trainer.precision=bf16-true": "rounds the values to learn: type bf16-mixed",
-        "model.outputs=mask": "do not go with targets",
+        "model.outputs=mask": "needs logits of each pixel",
         "model.outputs=number": "one of classes, labels, values, mask",
         "~model.outputs": "lacks outputs",
-        "model._target_=experiments.learning.Classifier ~model.outputs monitor=val/loss": "labels",
+        "model._target_=experiments.learning.Classifier ~model.outputs monitor=val/loss": r"\+model.outputs=values",
+        "mode=max": "keeps the worst val/mae: it must be min",
+        "+metrics.r2._target_=torchmetrics.R2Score monitor=val/r2": "keeps the worst val/r2: it must be max",
     },
     "multi_label": {
         "loss=focal": "FocalLoss is for one class an image",
@@ -330,7 +332,8 @@ MISTAKES = {
         "augment=flip": "Flip moves images, and not their masks",
         "augment=cutmix": "Cutmix blends classes",
         "loss=margin": "loss: MultiMarginLoss does not go with",
-        "model=cnn ++model._target_=experiments.learning.Task ++model.outputs=mask": "do not go with targets",
+        "model=cnn ++model._target_=experiments.learning.Task ++model.outputs=mask": "needs logits of each pixel",
+        "model=cnn": r"\+model.outputs=mask",
     },
 }
 

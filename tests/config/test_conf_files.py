@@ -64,7 +64,9 @@ def test_the_option_is_taken_out_of_the_command_line(typed, tmp_path, monkeypatc
     assert os.environ[OWN_CONF] == str(tmp_path / "mine")
 
 
-@pytest.mark.parametrize("typed", [["--config-dir", "nowhere"], ["--config-dir"]])
+@pytest.mark.parametrize(
+    "typed", [["--config-dir", "nowhere"], ["--config-dir"], ["--config-dir", "mine", "-cd=yours"]]
+)
 def test_an_option_that_names_no_folder_is_a_mistake(typed, script_here, monkeypatch):
     monkeypatch.setenv(OWN_CONF, "")
     code, _, errors = script_here("train", *typed)

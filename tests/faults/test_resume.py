@@ -190,7 +190,7 @@ def test_a_config_of_a_run_directory_builds_only_what_is_trusted(fork_server, tm
     assert fork_server.wait(fork_server.start(run)) == 2
     said = fork_server.output(run).read_text()
     assert "_target_='tests.faults...ents.SignalAt' is not allowed" in said
-    assert "trust=[package]" in said
+    assert "trust=[tests]" in said
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_everything_else_is_refused_and_the_file_named(config):
 def test_a_users_package_is_allowed_by_its_name(tmp_path, monkeypatch):
     (tmp_path / "my_nets.py").write_text("from torch import nn\nimport os\nclass MyNet(nn.Linear): pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match=r"trust=\[package\]"):
+    with pytest.raises(UserError, match=r"trust=\[my_nets\]"):
         check_allowed({"_target_": "my_nets.MyNet"}, "file.ckpt")
     check_allowed({"_target_": "my_nets.MyNet"}, "file.ckpt", trust=["my_nets"])
     with pytest.raises(UserError):

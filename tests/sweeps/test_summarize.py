@@ -80,6 +80,9 @@ def test_choices_that_nobody_noted_and_parts_that_are_off_do_not_widen_the_table
     assert runs["auto"].varied["loss"] == "focal"
     assert [runs[name].varied["callbacks.graph"] for name in ("auto", "off")] == [None, "null"]
     assert repeat(runs["auto"]) == f"{command('train')} loss=focal"
+    typed = {"command": ["python", "scripts/train.py", "loss=focal", "--config-dir=/my conf"]}
+    (folder / "auto" / "environment.json").write_text(json.dumps(typed))
+    assert repeat(runs["auto"]) == f"{command('train')} '--config-dir=/my conf' loss=focal"
 
 
 def test_a_seed_that_was_repeated_counts_once(folder):

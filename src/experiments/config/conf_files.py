@@ -38,6 +38,9 @@ def own_folder() -> Path | None:
 
 def take_config_dir(arguments: MutableSequence[str]) -> None:
     """Take ``--config-dir`` out of a command line and into the environment, where child processes find it too."""
+    options = [one.partition("=")[0] for one in arguments]
+    if sum(options.count(name) for name in ("--config-dir", "-cd")) > 1:
+        raise UserError("--config-dir is there twice: it names one folder, which may hold files of all groups")
     for position, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if option in ("--config-dir", "-cd"):

@@ -76,6 +76,11 @@ def require_shapes(kind: str, outputs: Tensor, targets: Tensor, num_classes: int
 
     ``kind`` is the value of ``model.outputs``.
     """
+    if kind == "mask" and outputs.ndim == 2:
+        raise UserError(
+            f"model.net: it gives outputs {tuple(outputs.shape)}, and model.outputs=mask needs logits of each pixel, "
+            "(batch, num_classes, height, width)"
+        )
     per_class = outputs.shape[1:2] if kind in ("labels", "values") else ()
     if outputs.ndim < 2 or targets.shape != (*outputs.shape[:1], *per_class, *outputs.shape[2:]):
         of_data = "of the same shape" if per_class else "of that shape without its second dimension, the classes"
@@ -93,10 +98,13 @@ def require_one_class_per_image(labels: Tensor) -> None:
     """Raise UserError unless each image has one class, or probabilities of all classes that sum to 1."""
     is_soft = labels.is_floating_point() and labels.ndim == 2
     if (labels.ndim != 1 and not is_soft) or (is_soft and bool(((labels.sum(1) - 1).abs() > 1e-3).any())):
+        are_labels = labels.ndim == 2 and bool(((labels == 0) | (labels == 1)).all())
+        outputs = "mask" if labels.ndim == 3 else "labels" if are_labels else "values"
         raise UserError(
             f"data: labels {tuple(labels.shape)}: the Classifier needs one class an image, or shares that sum to 1. "
-            "For several labels at once, "
-            "type model._target_=experiments.learning.Task +model.outputs=labels"
+            "For another task, "
+            "type model._target_=experiments.learning.Task +model.outputs="
+            f"{outputs}"
         )
 
 

@@ -8,6 +8,7 @@ lies in packages that the user trusts by name.
 import inspect
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from reprlib import repr as shorten
@@ -139,7 +140,9 @@ def check_allowed(config: Any, source: str, trust: Sequence[str] = ()) -> None:
 
 def _check_target(target: object, source: str, trust: Sequence[str]) -> None:
     allowed = (*PACKAGES, *trust)
-    how = f"allowed are classes from {', '.join(allowed)}; if you trust another package, name it: trust=[package]"
+    package = target.partition(".")[0] if isinstance(target, str) else ""
+    its_name = package if package.isidentifier() and package not in sys.stdlib_module_names else "package"
+    how = f"allowed are classes from {', '.join(allowed)}; if you trust another package, name it: trust=[{its_name}]"
     if not isinstance(target, str):
         raise UserError(f"{source}: _target_ is a {type(target).__name__}, which is not allowed: {how}")
     if target in FUNCTIONS or _is_torchvision_network(target):

@@ -29,8 +29,9 @@ def describe_environment(config: Mapping[str, Any], code: Path) -> tuple[dict[st
     import torch
 
     git, diff = git_state(code)
+    own_conf = [f"--config-dir={folder}"] if (folder := os.environ.get("EXPERIMENTS_CONF")) else []
     return {
-        "command": [sys.executable, *map(redacted, sys.argv)],
+        "command": [sys.executable, *map(redacted, [*sys.argv, *own_conf])],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -183,6 +183,7 @@ def class_combinations(config: Config) -> Iterator[Fault]:
                     f"does not fit {choice}, which has {shown(truth)}: null takes it from the data",
                 )
     yield from _counts(config, data)
+    yield from _direction(config)
     scheduler, trainer = _class(config, "scheduler"), section(config, "trainer")
     endless = trainer.get("max_epochs") == -1 and trainer.get("max_steps") in (-1, None)
     if scheduler is not None and endless and "total_steps" in accepted_arguments(scheduler)[0]:
@@ -194,6 +195,14 @@ def class_combinations(config: Config) -> Iterator[Fault]:
                 "trainer.max_steps, or use scheduler=constant"
             ),
         )
+
+
+def _direction(config: Config) -> Iterator[Fault]:
+    """Whether the worst of a metric would be kept whose class says which direction is better."""
+    monitor, mode = str(config.get("monitor")), config.get("mode")
+    better = getattr(_class(config, f"metrics.{monitor.removeprefix('val/')}"), "higher_is_better", None)
+    if isinstance(better, bool) and mode == ("min" if better else "max"):
+        yield "mode", mode, f"keeps the worst {monitor}: it must be {'max' if better else 'min'}"
 
 
 def _counts(config: Config, data: Any) -> Iterator[Fault]:

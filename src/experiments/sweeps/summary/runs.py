@@ -31,6 +31,7 @@ class Run:
     overrides: list[str]
     config: dict[str, Any]
     choices: dict[str, Any]
+    directory: Path = Path()
     varied: dict[str, Any] = field(default_factory=dict)
 
     def get(self, key: str) -> Any:
@@ -99,6 +100,7 @@ def runs_in(folder: str | Path) -> list[Run]:
                 overrides=[one for one in overrides if isinstance(one, str)],
                 config=read(path / "config.yaml", {}),
                 choices=hydra.get("runtime", {}).get("choices", {}),
+                directory=path,
             )
         )
     for key in dict.fromkeys(split(override)[0] for run in runs for override in run.overrides):

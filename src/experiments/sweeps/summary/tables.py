@@ -1,13 +1,14 @@
 """Show runs as tables."""
 
 import math
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.config.installation import command
-from experiments.runs.run_directory import on_test
+from experiments.config.installation import OWN_CONF, command
+from experiments.runs.run_directory import on_test, read_environment
 from experiments.sweeps.summary.repetitions import averages
 from experiments.sweeps.summary.runs import ORDER, RESULTS, Run, objective, runs_in, split
 
@@ -67,7 +68,10 @@ def shown(value: Any) -> str:
 def repeat(run: Run) -> str:
     """The command that makes a run again, and tests it."""
     kept = (item for item in run.overrides if item != "test=false" and split(item)[0] != "resume")
-    return f"{command('train')} {shlex.join(kept)}"
+    words = read_environment(run.directory).get("command")
+    typed = words if isinstance(words, list) and not os.environ.get(OWN_CONF) else []
+    own_conf = [word for word in map(str, typed) if word.startswith("--config-dir=")]
+    return f"{command('train')} {shlex.join([*own_conf, *kept])}"
 
 
 def table_of(folder: str | Path) -> str:
