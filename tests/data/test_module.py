@@ -179,3 +179,24 @@ def test_a_class_without_an_image_is_told_and_cannot_be_drawn_as_often_as_others
     assert caplog.messages == ["the test split has no image of dog: means over classes leave them out"]
     with pytest.raises(UserError, match=r"^data\.balanced=true: the train split has no image of dog$"):
         Lacking("train", balanced=True).setup("fit")
+
+
+class Blank(ImageDataModule):
+    """Black images, as a user may write them down at first."""
+
+    image_shape, class_names = (1, 8, 8), ("a", "b")
+    targets = 60
+
+    def read(self, split):
+        return torch.zeros(60, 1, 8, 8, dtype=torch.uint8), torch.arange(self.targets) % 2
+
+
+def test_what_a_data_set_must_state_is_said(tmp_path):
+    data = Blank(val_size=20)
+    with pytest.raises(UserError, match="data: Blank must state mean and std of each channel"):
+        data.setup("fit")
+    data.mean = data.std = (0.5,)
+    data.setup("fit")
+    for data.targets in (59, 61):
+        with pytest.raises(UserError, match=f"there are 60 images and {data.targets} targets, which must be as many"):
+            data.setup("test")

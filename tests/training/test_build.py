@@ -6,6 +6,7 @@ from lightning import Callback
 from sklearn.metrics import f1_score, roc_auc_score, top_k_accuracy_score
 
 import experiments
+from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.training.build import build
 
@@ -132,3 +133,16 @@ def test_convolutions_of_few_channels_get_right_gradients(tmp_path):
         assert torch.allclose(one.grad.double(), other.grad, atol=1e-4), name
     with pytest.raises(UserError, match="channels_last=true: on CPUs, convolutions of 1 by 1"):
         build(experiments.compose(*few, "channels_last=true"))
+
+
+class Shapeless(ImageDataModule):
+    class_names, mean, std = ("a", "b"), (0.5,), (0.5,)
+
+    def read(self, split):
+        raise NotImplementedError
+
+
+def test_a_data_set_that_does_not_state_its_shape_is_named():
+    target = f"{Shapeless.__module__}.Shapeless"
+    with pytest.raises(UserError, match="data: Shapeless must state image_shape"):
+        build(experiments.compose("data=custom", f"data._target_={target}"))

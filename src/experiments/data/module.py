@@ -88,8 +88,7 @@ class ImageDataModule(LightningDataModule):
         for key, values in (("mean", mean), ("std", std)):
             if values is not None:
                 setattr(self, key, match_channels(values, self.image_shape[0]))
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size = val_size
         self.limit = limit
         self.num_folds = num_folds
@@ -130,6 +129,8 @@ class ImageDataModule(LightningDataModule):
 
     def _add(self, split: str, images: Tensor | MappedImages, labels: Tensor, indices: Tensor | None = None) -> None:
         """Keep a split, and tell which classes it has no image of; they cannot be drawn equally often."""
+        if not (hasattr(self, "mean") and hasattr(self, "std")):
+            raise UserError(f"data: {type(self).__name__} must state mean and std of each channel, in [0, 1]")
         self.splits[split] = part_of(images, labels, indices)
         if not are_classes(labels):
             require_fit(self.augment, labels)

@@ -118,7 +118,13 @@ Split: TypeAlias = TensorDataset | MappedSplit
 
 
 def part_of(images: Tensor | MappedImages, labels: Tensor, indices: Tensor | None) -> Split:
-    """The images of some indices, or all: a copy of those in memory, a list of indices into mapped ones."""
+    """The images of some indices, or all: a copy of those in memory, a list of indices into mapped ones.
+
+    Raises:
+        UserError: unless there are as many images as labels.
+    """
+    if len(images) != len(labels):
+        raise UserError(f"data: there are {len(images):,} images and {len(labels):,} targets, which must be as many")
     some = torch.arange(len(labels)) if indices is None else indices
     if isinstance(images, MappedImages):
         return MappedSplit(images, labels[some], some)

@@ -21,6 +21,7 @@ from experiments.callbacks import Freeze, Progress
 from experiments.callbacks.averaging import kept_average
 from experiments.config.checks.check import validated
 from experiments.config.hydra_internals import instantiate
+from experiments.data import ImageDataModule
 from experiments.errors import UserError
 from experiments.monitoring.loggers.record import MetricsRecord
 from experiments.runs.allowed_classes import PRETRAINED, without_pretrained_weights
@@ -147,6 +148,9 @@ def build_data(config: Config) -> LightningDataModule:
         if "unexpected keyword argument" not in str(error):
             raise
         raise UserError(f"{error}; data=custom gives a data set of your own no key but those you add") from error
+    absent = [name for name in ("image_shape", "class_names") if not hasattr(data, name)]
+    if absent and isinstance(data, ImageDataModule):
+        raise UserError(f"data: {type(data).__name__} must state {' and '.join(absent)}")
     return data
 
 
