@@ -55,6 +55,8 @@ def explain_unknown_choice(group: str, choice: str) -> str | None:
     near = get_close_matches(choice.lower(), choices, n=3)
     listed = ", ".join([*near, *(known for known in choices if known not in near)])
     own = f"; another class by {group}._target_=<import path>" if group in ("optimizer", "scheduler", "loss") else ""
+    if group == "experiment" and conf_files.own_folder() is None:
+        own = "; a folder of your own with others is named by --config-dir <folder>"
     return f"there is no such choice.{_did_you_mean(f'{group}={one}' for one in near)} There are {listed}{own}"
 
 
