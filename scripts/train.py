@@ -15,6 +15,7 @@ from yaml import YAMLError
 from experiments.config.command_line import (
     command_line_mistake,
     leaving_no_trace,
+    options_first,
     run_script,
     use_frozen_conf,
     without_garbage_collection,
@@ -54,7 +55,7 @@ def start() -> None:
     if mistake := command_line_mistake(sys.argv[1:]) or missing_extra(sys.argv[1:]):
         raise UserError(mistake)
     typed = sys.argv[1:]
-    sys.argv[1:] = as_meant(typed)
+    sys.argv[1:] = options_first(as_meant(typed))
     try:
         with leaving_no_trace(sys.argv):
             main()

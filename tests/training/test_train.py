@@ -90,7 +90,7 @@ def test_mnist_reaches_its_accuracy(forked, tmp_path, mnist_root, model, epochs,
 
 def test_a_multirun_leaves_a_directory_a_job(script_here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, errors = script_here("train", "-m", "model.net.hidden_features=[8],[16],[32]", *SHORT)
+    code, _, errors = script_here("train", SHORT[0], "-m", "model.net.hidden_features=[8],[16],[32]", *SHORT[1:])
     assert code == 0, errors
     summaries = sorted(tmp_path.glob("runs/multirun/*/*/summary.json"))
     assert [path.parent.name for path in summaries] == ["0", "1", "2"]

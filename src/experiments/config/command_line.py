@@ -18,6 +18,7 @@ from experiments.config.overrides import (
     is_multirun,
     known_keys,
     override_mistakes,
+    overrides_in,
     unknown_key,
 )
 from experiments.config.plain_values import given_values
@@ -78,6 +79,14 @@ def run_script(main: Callable[[], None]) -> None:
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read has what they wanted, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """The same with Hydra's options before the overrides: it takes none, such as ``-m``, that stands between them."""
+    overrides, options = overrides_in(arguments), list(arguments)
+    for override in overrides:
+        options.remove(override)
+    return [*options, *overrides]
 
 
 def command_line_mistake(arguments: Sequence[str]) -> str | None:
