@@ -15,6 +15,7 @@ import experiments
 from experiments.config.checks.check import config_mistakes
 from experiments.config.checks.classes import class_mistakes
 from experiments.config.checks.sources import origin_of
+from experiments.config.conf_files import choices
 from experiments.config.installation import CONF, OWN_CONF
 from experiments.config.overrides import explain
 from experiments.errors import UserError
@@ -116,6 +117,12 @@ CLASSES = [
     ("model.net._target_=wrong_import.Net", 2, "No module named 'nothing_like_it' (wrong_import.py:1)"),
     ("+callbacks.mine._target_=lightning.pytorch.callbacks.EarlyStopping", 2, "lacks monitor"),
 ]
+
+
+def chosen_from(group):
+    return f"{group} is chosen by a name: {', '.join(choices(group))}"
+
+
 ALONE = [  # each ends a command by itself
     ("model.net.activation=relo", 2, "ReLU"),
     ("model.net.norm=bach", 2, "none, batch, layer"),
@@ -125,7 +132,7 @@ ALONE = [  # each ends a command by itself
     ("trainer.max_time=soon", 2, "soon"),
     ("trainer.accelerator=tpux", 2, "trainer: You selected an invalid accelerator name"),
     ("scheduler=plateau scheduler.mode=mni", 2, "one of min, max"),
-    ("trainer=3", 2, "trainer is chosen by a name: "),
+    ("trainer=3", 2, chosen_from("trainer")),
     ("sweep=mlp", 2, "Type -m before it"),
     ("--optimizer.lr=0.1", 2, "options take no dashes here. Type optimizer.lr=0.1"),
     ("--seed=3", 2, "options take no dashes here. Type seed=3"),
@@ -137,9 +144,9 @@ ALONE = [  # each ends a command by itself
     ("optimizer.lr", 2, "key=value in one piece"),
     ("model.net.hidden_features=[1,", 2, "key=value in one piece"),
     ("optimizer.lr =0.1", 2, "an override is one piece. Type optimizer.lr=0.1"),
-    ("metrics=null", 2, "metrics is chosen by a name: "),
-    ("model=null", 2, "model is chosen by a name: "),
-    ("optimizer=null", 2, "optimizer is chosen by a name: "),
+    ("metrics=null", 2, chosen_from("metrics")),
+    ("model=null", 2, chosen_from("model")),
+    ("optimizer=null", 2, chosen_from("optimizer")),
     ("callbacks.progress=off", 2, "must be null, which turns it off"),
     ("loss=margin augment=mixup", 2, "use loss=cross_entropy"),
     ("callbacks=[default,early_stopping] callbacks.early_stopping.monitor=val/los", 2, "Did you mean val/loss"),
@@ -166,12 +173,12 @@ ALONE = [  # each ends a command by itself
     ("check=true resume=auto", 2, "leave out resume"),
     ("~model", 2, "model: it is missing"),
     ("~trainer.accelerator", 2, "trainer.accelerator: it is missing"),
-    ("augment=[[[1]]]", 2, "augment is chosen by a name: "),
+    ("augment=[[[1]]]", 2, chosen_from("augment")),
     ("experiment=[1,2]", 2, "experiment is chosen by a name: digits_"),
     ("~model=[]", 2, "model is chosen by a name: "),
     ("scheduler=plateau trainer.val_check_interval=5 trainer.check_val_every_n_epoch=null", 2, "set it to 1"),
     ("hydra/launcher=[null]", 2, "chosen by a name: hydra/launcher=<name>"),
-    ("hydra/sweeper/pruner=[1]", 2, "chosen by a name: "),
+    ("hydra/sweeper/pruner=[1]", 2, chosen_from("hydra/sweeper/pruner")),
     ("~hydra/sweeper", 2, "a multirun needs one"),
     ("hydra/launcher=[]", 2, "a multirun needs one"),
     ("trainer.strategy=ddp_spawn", 2, "use trainer.strategy=ddp"),

@@ -89,7 +89,8 @@ VALID = [
 @pytest.mark.parametrize(
     "typed",
     ["--cfg job", "-c job -p optimizer", "-c hydra", "--cfg job --resolve", "--info defaults", "-i", "--help", "-h",
-     "--version", "-c job optimizer=sgd", "model=cnn -c job optimizer=sgd", "model=cnn -c=job", "-cn train -c job", "--config-name=train --cfg job"],
+     "--version", "-c job optimizer=sgd", "-cn train -c job", "--config-name=train --cfg job",
+     "model=cnn -c job optimizer=sgd", "model=cnn -c=job"],
 )  # fmt: skip
 def test_hydras_own_options_and_their_values_go_through(script_here, tmp_path, monkeypatch, typed):
     monkeypatch.chdir(tmp_path)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import experiments
+from experiments.config.conf_files import choices
 from experiments.data import normalize
 from experiments.errors import UserError
 from experiments.learning.optimizers import MuonAdamW, make_optimizer
@@ -103,7 +104,7 @@ def test_patterns_factors_and_decays_combine():
         ("param_groups.slow_backbone.parameters=[linear_relu_stak]", "names linear_relu_stak, which matches no parameter"),
         ("param_groups.slow_backbone.lr_factor=-1", "lr_factor=-1: it must be a number of at least 0"),
         ("param_groups=layer_decay", "MLP does not say what its layers are; model=pretrained does"),
-        ("param_groups=[slow]", "There are "),
+        ("param_groups=[slow]", f"There are {', '.join(choices('param_groups'))}"),
         ("++param_groups.slow_backbone.weight_decay=0.1 ++optimizer={_target_:torch.optim.Rprop,_partial_:true}",
          "Rprop knows none"),
     ],

@@ -177,7 +177,7 @@ def test_a_run_behind_a_link_is_evaluated_and_goes_on(tmp_path, script_here, mon
 
 def test_it_runs_where_output_and_errors_are_closed(tmp_path):
     python = f"{shlex.quote(sys.executable)} {shlex.quote(str(SCRIPTS / 'train.py'))}"
-    closed = f"{python} debug=fast logger=none callbacks=minimal hydra.run.dir=closed >&- 2>&-"
+    closed = f"{python} debug=fast logger=none hydra.run.dir=closed >&- 2>&-"
     assert subprocess.run(closed, shell=True, cwd=tmp_path).returncode == 0
     assert json.loads((tmp_path / "closed" / "summary.json").read_text())["status"] == "finished"
 
