@@ -3,6 +3,7 @@
 Torch is imported by what needs it: the process that hands out the tests does not.
 """
 
+import gc
 import logging
 import os
 import runpy
@@ -21,6 +22,12 @@ from tests.quick_compose import compose_quickly
 
 ROOT = Path(__file__).resolve().parents[1]
 compose_quickly()
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays, and is not to be looked through at each collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -5,29 +5,40 @@ time and size, so that a test that writes a file gets what it wrote.
 """
 
 import copy
+import functools
 import pickle
 from pathlib import Path
 
+import omegaconf._utils
+import omegaconf.base
+import omegaconf.grammar_parser
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.default_element import ResultDefault
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
 
 Plugins.instance()  # which registers the sources
 FILES, PACKAGES = (SourcesRegistry.instance().resolve(scheme) for scheme in ("file", "pkg"))
-LOAD, LOAD_FROM_PACKAGE = FILES.load_config, PACKAGES.load_config
+LOAD = ConfigRepository.load_config
 MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 MAP = defaults_list._create_interpolation_map
 KEPT: dict[tuple, bytes] = {}
+READ: dict[tuple, ConfigResult] = {}
+MERGED = "hydra/<merged>"
+PARSE = functools.cache(omegaconf.grammar_parser.parse)
 
 
 def compose_quickly() -> None:
     """From here on, let Hydra keep the files that it has parsed, and what it has merged them to."""
-    FILES.load_config, PACKAGES.load_config = load, load_from_package
+    ConfigRepository.load_config = load
     ConfigLoaderImpl._compose_config_from_defaults_list = merged
     CachingConfigRepository.__init__ = share_sources
     defaults_list._create_interpolation_map = interpolation_map
+    omegaconf.base.parse = omegaconf._utils.parse = PARSE
 
 
 def kept(key: tuple, make):
@@ -41,17 +52,22 @@ def kept(key: tuple, make):
     return pickle.loads(KEPT[key])
 
 
-def load(source, config_path: str):
-    path = Path(source.path, source._normalize_file_name(config_path))
-    file = path.stat()
-    key = (str(path), source.provider, file.st_mtime_ns, file.st_size, file.st_ino)
-    result = kept(key, lambda: LOAD(source, config_path))
-    result.file = key
-    return result
-
-
-def load_from_package(source, config_path: str):
-    return kept((source.path, config_path), lambda: LOAD_FROM_PACKAGE(source, config_path))
+def load(repository, config_path: str):
+    """What is read of a file, which is not changed before it is merged."""
+    source = repository._find_object_source(config_path, ObjectType.CONFIG)
+    key = None
+    if isinstance(source, FILES):
+        path = Path(source.path, source._normalize_file_name(config_path))
+        file = path.stat()
+        key = (str(path), source.provider, file.st_mtime_ns, file.st_size, file.st_ino)
+    elif isinstance(source, PACKAGES):
+        key = (source.path, config_path)
+    if key is None:
+        return LOAD(repository, config_path)
+    if key not in READ:
+        READ[key] = LOAD(repository, config_path)
+        READ[key].file = key
+    return READ[key]
 
 
 def share_sources(caching, repository) -> None:
@@ -59,9 +75,33 @@ def share_sources(caching, repository) -> None:
     caching.delegate, caching.cache = copy.copy(repository), {}
 
 
+class Copies:
+    """A repository whose files' values may be changed, as they are when they are merged into others."""
+
+    def __init__(self, repository, merged=None) -> None:
+        self.get_schema_source, self.repository, self.merged = repository.get_schema_source, repository, merged
+
+    def load_config(self, config_path: str):
+        if config_path == MERGED:
+            return ConfigResult(config=self.merged, header={"package": None}, provider="", path="")
+        result = copy.copy(self.repository.load_config(config_path))
+        key = getattr(result, "file", None)
+        result.config = kept(key, lambda: result.config) if key else copy.deepcopy(result.config)
+        return result
+
+
 def merged(loader, defaults, repo):
-    files = tuple(getattr(repo.load_config(one.config_path), "file", None) for one in defaults)
-    return kept((repr(defaults), files), lambda: MERGE(loader, defaults, repo))
+    """All that a config is made of, merged; of Hydra's own part, which comes first, the result is kept too."""
+    ours = next((i for i, one in enumerate(defaults) if not one.config_path.startswith("hydra/")), 0)
+    hydra = kept(identity(defaults[:ours], repo), lambda: MERGE(loader, defaults[:ours], Copies(repo)))
+    all_of_hydra = ResultDefault(config_path=MERGED, package="", primary=True)
+    return kept(
+        identity(defaults, repo), lambda: MERGE(loader, [all_of_hydra, *defaults[ours:]], Copies(repo, hydra))
+    )
+
+
+def identity(defaults, repo) -> tuple:
+    return repr(defaults), tuple(getattr(repo.load_config(one.config_path), "file", None) for one in defaults)
 
 
 def interpolation_map(overrides, defaults, self_added):

@@ -1,5 +1,4 @@
 import logging
-import os
 
 import pytest
 from lightning import Trainer
@@ -112,7 +111,7 @@ def test_a_bar_counts_optimizer_steps_also_in_lists_of_batches(tmp_path, monkeyp
 def test_an_epochs_line_fits_the_terminal_and_knows_max_time(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setattr(progress, "has_screen", lambda: True)
-    monkeypatch.setattr(progress.shutil, "get_terminal_size", lambda: os.terminal_size((80, 30)))
+    monkeypatch.setenv("COLUMNS", "80")
     config = experiments.compose(
         "trainer.max_epochs=-1", "+trainer.max_time={seconds: 1}", "scheduler=constant", "data.limit=100",
         "callbacks=minimal", "logger=none", "trainer.accelerator=cpu", f"run_dir={tmp_path}",

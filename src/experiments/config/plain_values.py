@@ -23,8 +23,6 @@ def job_values(config: DictConfig) -> dict[str, Any]:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    OmegaConf.copy_cache(from_config=config, to_config=ours)
     job: Any = HydraConfig.instance()
     before = job.cfg
     try:
@@ -35,7 +33,7 @@ def job_values(config: DictConfig) -> dict[str, Any]:
             sweeps = str(hydra.mode) == "RunMode.MULTIRUN"
             folder = [hydra.sweep.dir, hydra.sweep.subdir] if sweeps else [hydra.run.dir]
             hydra.runtime.output_dir = str(Path(*map(str, folder)).absolute())
-        return plain(ours)
+        return plain(config)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
     finally:
@@ -83,15 +81,16 @@ def given_values(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A composed config as plain, resolved values.
+    """A composed config, without ``hydra``, as plain, resolved values.
 
     Raises:
         UserError: if a value is missing that has no default, or cannot be resolved.
     """
     try:
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return {str(key): _resolved(config[key]) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
-        missing = sorted(OmegaConf.missing_keys(config))
+        ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        missing = sorted(OmegaConf.missing_keys(ours))
         own_module = OmegaConf.select(config, "model._target_", throw_on_missing=False) not in TASKS
         if own_module and missing == ["model.net._target_"]:  # one's own LightningModule may do without a network
             config = copy.deepcopy(config)
@@ -101,5 +100,7 @@ def plain(config: Any) -> dict[str, Any]:
         if missing:
             raise UserError(f"{', '.join(missing)} must be given, as key=value") from None
         raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+
+
+def _resolved(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
