@@ -18,6 +18,7 @@ from tests.packing import packed
 
 FAST = ("trainer.accelerator=cpu", "logger=none", "debug=fast")
 SCHEDULES = "torch.optim.lr_scheduler"
+ALONE = ("trainer.barebones", "trainer.fast_dev_run", "trainer.max_steps")
 VALID = [
     ["+width=64", "model.net.hidden_features=[${width},${width}]"],
     ["trainer.profiler={_target_:lightning.pytorch.profilers.PyTorchProfiler,record_shapes:true}"],
@@ -57,7 +58,6 @@ VALID = [
     [f"scheduler._target_={SCHEDULES}.ExponentialLR", "+scheduler.gamma=0.9"],
     ["+scheduler.total_steps=2", "trainer.max_steps=2"],
     ["scheduler=none"],
-    ["scheduler=null"],
     ["scheduler=plateau", "monitor=val/loss", "mode=min"],
     ["callbacks=none"],
     ["callbacks=[default,early_stopping,ema]"],
@@ -80,7 +80,7 @@ VALID = [
     ["model=mlp", "+loss.weight={_target_:torch.tensor,data:[1.,1.,1.,1.,1.,1.,1.,1.,1.,2.]}"],
     ["loss._target_=torch.nn.MultiMarginLoss"],
     ["debug=limit"],
-    ["debug=overfit", "trainer.max_epochs=2"],
+    ["debug=overfit", "trainer.max_epochs=2", "scheduler=null"],
     ["logger=many_loggers"],
     ["model=custom", "model.net._target_=own_words.Net", "+model.net.cls_token=abc"],
 ]
@@ -123,7 +123,10 @@ def here(tmp_path, monkeypatch):
 
 
 def sections(typed: list[str]) -> str:
-    return " ".join(override.lstrip("+").partition("=")[0].partition(".")[0] for override in typed)
+    """What a command gives values to: a part of the config, or a key of the trainer's that goes with its others."""
+    keys = [override.lstrip("+").partition("=")[0] for override in typed]
+    together = [key.startswith("trainer.") and key not in ALONE for key in keys]
+    return " ".join(key if goes else key.partition(".")[0] for key, goes in zip(keys, together, strict=True))
 
 
 COMMANDS = [[row[1] for row in group] for group in packed([(sections(typed), typed) for typed in VALID])]

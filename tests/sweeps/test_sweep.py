@@ -110,10 +110,10 @@ def test_every_sampler_and_every_pruner_runs(multirun, sampler, pruner):
     second = "optimizer.lr=0.01,0.02" if sampler == "grid" else LR
     folder = multirun(
         sampler, OPTUNA, f"hydra/sweeper/sampler={sampler}", f"hydra/sweeper/pruner={pruner}",
-        "hydra.sweeper.n_trials=5", second, "model.net.dropout=range(0.0,0.4,0.2)", *SMALL,
+        f"hydra.sweeper.n_trials={5 if sampler == 'grid' else 3}", second, "model.net.dropout=range(0.0,0.4,0.2)", *SMALL,
     )  # fmt: skip
     points = [tuple(trial.params.values()) for trial in study_in(folder).trials]
-    assert len(set(points)) == len(points) == (4 if sampler == "grid" else 5)
+    assert len(set(points)) == len(points) == (4 if sampler == "grid" else 3)
     states = [trial.state.name for trial in study_in(folder).trials]
     assert set(states) <= {"COMPLETE", "PRUNED"}
     assert states.count("PRUNED") == 0 or pruner != "none"
@@ -121,11 +121,11 @@ def test_every_sampler_and_every_pruner_runs(multirun, sampler, pruner):
 
 def test_the_same_seed_tries_the_same_points_however_often_the_sweep_is_started(multirun):
     random = (OPTUNA, "hydra/sweeper/sampler=random", LR, *SMALL, "trainer.max_epochs=1")
-    once = study_in(multirun("once", *random, "hydra.sweeper.n_trials=4")).trials
-    for total in (1, 2, 4):
+    once = study_in(multirun("once", *random, "hydra.sweeper.n_trials=3")).trials
+    for total in (1, 3):
         folder = multirun("thrice", *random, f"hydra.sweeper.n_trials={total}")
     assert [trial.params for trial in study_in(folder).trials] == [trial.params for trial in once]
-    assert len({trial.params["optimizer.lr"] for trial in once}) == 4
+    assert len({trial.params["optimizer.lr"] for trial in once}) == 3
 
 
 MISTAKES = {

@@ -219,6 +219,8 @@ def build_trainer(config: Config, moved_from: str | None = None) -> Trainer:
         given = dict.fromkeys((*given, "log_every_n_steps", "num_sanity_val_steps"))
     with counting_gpus(config["trainer"]["devices"]):
         trainer: Trainer = make(config["trainer"], "trainer", **given)
+    if not hasattr(trainer, "val_check_interval"):  # it is a time; EarlyStopping asks for it all the same
+        trainer.val_check_interval = 0
     return trainer
 
 

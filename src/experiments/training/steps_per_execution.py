@@ -94,7 +94,7 @@ def reasons_for_single_steps(data: LightningDataModule, module: LightningModule,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
         "trainer.limit_train_batches": not _is_all(trainer.limit_train_batches),
         "trainer.overfit_batches": trainer.overfit_batches != 0.0,  # type: ignore[attr-defined]
-        "trainer.val_check_interval": not _is_all(getattr(trainer, "val_check_interval", 0)),
+        "trainer.val_check_interval": not _is_all(trainer.val_check_interval),
         "trainer.precision=16-mixed": isinstance(precision, MixedPrecision) and precision.scaler is not None,
         "trainer.profiler": not isinstance(trainer.profiler, PassThroughProfiler),  # type: ignore[attr-defined]
     }
