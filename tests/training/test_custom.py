@@ -205,7 +205,7 @@ def make_net(num_classes, width=8):
 """
 GREY_NET = (
     "++model.net={_target_:torch.nn.Sequential,_args_:[{_target_:torch.nn.Conv2d,in_channels:1,out_channels:3,"
-    "kernel_size:1},{_target_:torchvision.models.shufflenet_v2_x0_5,num_classes:10}]}"
+    "kernel_size:1},{_target_:torchvision.models.squeezenet1_1,num_classes:10}]}"
 )
 OBJECTS = (
     "++loss.weight={_target_:torch.tensor,data:[1.0,1,1,1,1,1,1,1,1,2]}",
@@ -218,11 +218,13 @@ OBJECTS = (
 @pytest.mark.parametrize(
     ("typed", "trust"),
     [
-        (["model=custom", "model.net._target_=maker_here.make_net", "+model.net.width=6"], ["maker_here"]),
+        (
+            ["model=custom", "model.net._target_=maker_here.make_net", "+model.net.width=6", *OBJECTS],
+            ["maker_here"],
+        ),
         (["model=custom", GREY_NET], []),
-        (OBJECTS, []),
     ],
-    ids=["a function of one's own", "torchvision's builder", "objects as arguments"],
+    ids=["a function of one's own, objects as arguments", "torchvision's builder"],
 )
 def test_whatever_is_called_trains_goes_on_and_is_loaded(tmp_path, monkeypatch, typed, trust):
     (tmp_path / "maker_here.py").write_text(MAKER)

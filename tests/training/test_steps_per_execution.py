@@ -2,8 +2,6 @@
 
 import platform
 import re
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -146,9 +145,6 @@ def test_a_fault_of_the_program_keeps_its_traceback_and_is_recorded(forked, tmp_
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["model=nothing"]])
 def test_help_and_config_never_wait_for_torch(arguments):
-    import subprocess
-    import sys
-
     from tests.conftest import ROOT
 
     code = (
@@ -175,10 +171,14 @@ def test_a_run_behind_a_link_is_evaluated_and_goes_on(tmp_path, script_here, mon
     assert script_here("evaluate", f"run={tmp_path}/disk/far/away/a", "accelerator=cpu")[0] == 0
 
 
-def test_it_runs_where_output_and_errors_are_closed(tmp_path):
-    python = f"{shlex.quote(sys.executable)} {shlex.quote(str(SCRIPTS / 'train.py'))}"
-    closed = f"{python} debug=fast logger=none hydra.run.dir=closed >&- 2>&-"
-    assert subprocess.run(closed, shell=True, cwd=tmp_path).returncode == 0
+def test_it_runs_where_output_and_errors_are_closed(processes, tmp_path):
+    program = tmp_path / "closed.py"
+    program.write_text(
+        "import os, runpy, sys\nos.close(1)\nos.close(2)\nsys.stdout = sys.stderr = None  # as Python begins then\n"
+        f"runpy.run_path({str(SCRIPTS / 'train.py')!r}, run_name='__main__')\n"
+    )
+    arguments = ("debug=fast", "logger=none", "hydra.run.dir=closed")
+    assert processes.start(tmp_path, tmp_path / "output.txt", program, *arguments).wait() == 0
     assert json.loads((tmp_path / "closed" / "summary.json").read_text())["status"] == "finished"
 
 
