@@ -6,6 +6,7 @@ ranks of a run, the workers of a sweep. Without fork, as on Windows, they are st
 Protocol, a line of JSON each way: what to start in, its pid out; a pid in, its exit code out, or null.
 """
 
+import gc
 import json
 import logging
 import os
@@ -158,11 +159,14 @@ if __name__ == "__main__":
     from lightning.fabric.utilities import rank_zero
 
     import experiments.training.run  # noqa: F401  # with torch and lightning
-    from experiments.config.compose import composed
+    from experiments.config.checks.check import validated
+    from experiments.config.compose import compose
     from tests.quick_compose import compose_quickly
 
     compose_quickly()
-    composed([])  # its files are kept
+    validated(compose())  # what is read of files is kept
+    gc.collect()
+    gc.freeze()  # a fork copies what it collects
     BEFORE = Singleton.get_state()
     subprocess.Popen = Fork
     started: dict[int, Fork] = {}
