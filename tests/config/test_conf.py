@@ -53,7 +53,7 @@ def test_every_choice_composes_and_holds_no_mistake(typed):
     assert class_mistakes(config) == []
 
 
-WITHOUT_WEIGHTS = {"pretrained": ["model.net.weights=none"]}  # which would be fetched
+WITHOUT_WEIGHTS = {"pretrained": ["model.net.weights=none", "model.net.name=test_resnet"]}  # which would be fetched
 NETWORKS = [model for model in choices("model") if model != "custom"]
 DATA_SETS = [data for data in choices("data") if data != "custom"]
 COLOURED = ["cifar10", "image_folder"]
@@ -117,7 +117,8 @@ def test_every_callback_goes_through_a_run_beside_the_default_ones(chosen, tmp_p
 
 @pytest.mark.parametrize("debug", choices("debug"))
 def test_every_debug_preset_runs(debug, tmp_path):
-    config = experiments.compose(f"debug={debug}", "trainer.accelerator=cpu", f"run_dir={tmp_path}", "logger=none")
+    narrow = NARROW if debug != "overfit" else ("model.net.hidden_features=[64]",)
+    config = experiments.compose(f"debug={debug}", *SMALL[2:], *narrow, f"run_dir={tmp_path}", "logger=none")
     summary = fit_and_test(build(config), config)
     if debug == "overfit":
         assert summary["steps"] == 100

@@ -24,7 +24,8 @@ NAMES = [
     "null",
     "007",
 ]
-FAST = ("trainer.max_epochs=1", "data.limit=100", "trainer.accelerator=cpu", "callbacks=minimal", "logger=none")
+FAST = ("trainer.max_epochs=1", "data.limit=100", "trainer.accelerator=cpu", "callbacks=minimal", "logger=none",
+        "model.net.hidden_features=[16]")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,6 +17,7 @@ from experiments.training.run import train
 from tests.packing import packed
 
 FAST = ("trainer.accelerator=cpu", "logger=none", "debug=fast")
+NARROW = ("model.net.hidden_features=[16]",)
 SCHEDULES = "torch.optim.lr_scheduler"
 ALONE = ("trainer.barebones", "trainer.fast_dev_run", "trainer.max_steps")
 VALID = [
@@ -135,6 +136,8 @@ COMMANDS = [[row[1] for row in group] for group in packed([(sections(typed), typ
 @pytest.mark.parametrize("several", COMMANDS, ids=str)
 def test_it_trains_and_tests(here, several):
     given = [*FAST, *(override for typed in several for override in typed)]
+    if not any(override.startswith("model=") for override in given):
+        given = [*NARROW, *given]  # which one of the commands may overrule
     config = experiments.compose(*given, f"run_dir={here / 'run'}")
     assert train(config, given)["status"] == "finished"
 
@@ -194,7 +197,7 @@ def test_total_steps_that_were_typed_are_the_schedules_and_must_reach_to_the_end
 
 def test_everything_follows_what_is_monitored(here, caplog):
     caplog.set_level("INFO")
-    typed = ["trainer.accelerator=cpu", "logger=none", "trainer.max_epochs=3", "metrics=f1", "monitor=val/f1"]
+    typed = [*FAST[:2], *NARROW, "callbacks=minimal", "trainer.max_epochs=3", "metrics=f1", "monitor=val/f1"]
     summary = train(experiments.compose(*typed, f"run_dir={here / 'run'}"), typed)
     assert summary["val/f1"] is not None
     assert summary["val/accuracy"] is not None
@@ -206,8 +209,8 @@ def test_everything_follows_what_is_monitored(here, caplog):
 
 
 def test_less_is_better_where_mode_says_so(here):
-    typed = ["trainer.accelerator=cpu", "logger=none", "trainer.max_epochs=3", "monitor=val/loss", "mode=min"]
-    config = experiments.compose(*typed, "callbacks=[default,early_stopping]", "scheduler=plateau", f"run_dir={here}")
+    typed = [*FAST[:2], *NARROW, "trainer.max_epochs=3", "monitor=val/loss", "mode=min"]
+    config = experiments.compose(*typed, "callbacks=[minimal,early_stopping]", "scheduler=plateau", f"run_dir={here}")
     made = build(config)
     watched = {
         type(one).__name__: (one.monitor, one.mode)

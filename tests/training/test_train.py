@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from experiments.config.installation import SCRIPTS
 from experiments.monitoring.loggers.log import RESULTS
 
+QUICK = ("debug=fast", "logger=none", "model.net.hidden_features=[16]")
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.accelerator=cpu")
 
 
@@ -89,7 +90,8 @@ def test_mnist_reaches_its_accuracy(forked, tmp_path, mnist_root, model, epochs,
 
 def test_a_multirun_leaves_a_directory_a_job(script_here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, errors = script_here("train", SHORT[0], "-m", "model.net.hidden_features=[8],[16],[32]", *SHORT[1:])
+    code, _, errors = script_here("train", SHORT[0], "-m", "model.net.hidden_features=[8],[16],[32]", *SHORT[1:],
+                               "callbacks=minimal")  # fmt: skip
     assert code == 0, errors
     summaries = sorted(tmp_path.glob("runs/multirun/*/*/summary.json"))
     assert [path.parent.name for path in summaries] == ["0", "1", "2"]
@@ -99,7 +101,7 @@ def test_a_multirun_leaves_a_directory_a_job(script_here, tmp_path, monkeypatch)
 
 def test_the_test_split_is_left_alone_where_asked(script_here, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, errors = script_here("train", "test=false", *SHORT)
+    code, _, errors = script_here("train", "test=false", "callbacks=minimal", *SHORT)
     assert code == 0, errors
     assert "test/accuracy" not in json.loads((only_run(tmp_path) / "summary.json").read_text())
 
@@ -162,7 +164,8 @@ def test_a_run_behind_a_link_is_evaluated_and_goes_on(tmp_path, script_here, mon
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "runs").symlink_to(tmp_path / "disk" / "far" / "away")
     monkeypatch.chdir(tmp_path / "here")
-    short = ("data.limit=100", "scheduler=constant", "trainer.accelerator=cpu", "logger=none", "callbacks=minimal")
+    short = ("data.limit=100", "scheduler=constant", "trainer.accelerator=cpu", "logger=none", "callbacks=minimal",
+             "model.net.hidden_features=[16]")  # fmt: skip
     assert script_here("train", *short, "trainer.max_epochs=1", "hydra.run.dir=runs/a")[0] == 0
     assert json.loads(Path("runs/a/summary.json").read_text())["best_checkpoint"] == "checkpoints/best.ckpt"
     assert script_here("evaluate", "run=runs/a", "accelerator=cpu")[0] == 0
@@ -177,13 +180,13 @@ def test_it_runs_where_output_and_errors_are_closed(processes, tmp_path):
         "import os, runpy, sys\nos.close(1)\nos.close(2)\nsys.stdout = sys.stderr = None  # as Python begins then\n"
         f"runpy.run_path({str(SCRIPTS / 'train.py')!r}, run_name='__main__')\n"
     )
-    arguments = ("debug=fast", "logger=none", "hydra.run.dir=closed")
+    arguments = (*QUICK, "hydra.run.dir=closed")
     assert processes.start(tmp_path, tmp_path / "output.txt", program, *arguments).wait() == 0
     assert json.loads((tmp_path / "closed" / "summary.json").read_text())["status"] == "finished"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
-@pytest.mark.parametrize("arguments", [["--help"], ["debug=fast", "logger=none", "hydra.run.dir=unread"]])
+@pytest.mark.parametrize("arguments", [["--help"], [*QUICK, "hydra.run.dir=unread"]])
 def test_it_stops_quietly_where_a_reader_does(processes, tmp_path, arguments):
     pipe, errors = tmp_path / "pipe", tmp_path / "errors.txt"
     os.mkfifo(pipe)
