@@ -14,7 +14,7 @@ def lines(tmp_path, caplog):
     caplog.set_level(logging.INFO, "experiments")
     config = experiments.compose(
         "trainer.max_epochs=3", "trainer.limit_train_batches=2", "callbacks=minimal", "logger=none",
-        "trainer.accelerator=cpu", f"run_dir={tmp_path}",
+        "model.net.hidden_features=[16]", "trainer.accelerator=cpu", f"run_dir={tmp_path}",
     )  # fmt: skip
     experiment = build(config)
     experiment.trainer.fit(experiment.classifier, datamodule=experiment.data)
@@ -73,7 +73,7 @@ def test_an_epoch_without_a_validation_repeats_no_old_one(tmp_path, caplog):
     caplog.set_level("INFO", "experiments")
     config = experiments.compose(
         "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "data.limit=100", "callbacks=minimal",
-        "logger=none", "trainer.accelerator=cpu", f"run_dir={tmp_path}",
+        "logger=none", "model.net.hidden_features=[16]", "trainer.accelerator=cpu", f"run_dir={tmp_path}",
     )  # fmt: skip
     experiment = build(config)
     experiment.trainer.fit(experiment.classifier, datamodule=experiment.data)
@@ -100,7 +100,7 @@ def test_a_bar_counts_optimizer_steps_also_in_lists_of_batches(tmp_path, monkeyp
     monkeypatch.setattr(progress, "has_screen", lambda: True)
     config = experiments.compose(
         "trainer.max_epochs=2", "data.limit=400", "steps_per_execution=5", "callbacks=minimal", "logger=none",
-        "trainer.accelerator=cpu", f"run_dir={tmp_path}",
+        "model.net.hidden_features=[16]", "trainer.accelerator=cpu", f"run_dir={tmp_path}",
     )  # fmt: skip
     experiment = build(config)
     experiment.trainer.fit(experiment.classifier, datamodule=experiment.data)
@@ -114,7 +114,7 @@ def test_an_epochs_line_fits_the_terminal_and_knows_max_time(tmp_path, monkeypat
     monkeypatch.setenv("COLUMNS", "80")
     config = experiments.compose(
         "trainer.max_epochs=-1", "+trainer.max_time={seconds: 1}", "scheduler=constant", "data.limit=100",
-        "callbacks=minimal", "logger=none", "trainer.accelerator=cpu", f"run_dir={tmp_path}",
+        "callbacks=minimal", "logger=none", "model.net.hidden_features=[16]", "trainer.accelerator=cpu", f"run_dir={tmp_path}",
     )  # fmt: skip
     experiment = build(config)
     experiment.trainer.fit(experiment.classifier, datamodule=experiment.data)

@@ -8,7 +8,8 @@ from experiments.errors import UserError
 from experiments.training.build import build
 from experiments.training.run import fit_and_test
 
-SHORT = ("trainer.accelerator=cpu", "trainer.limit_train_batches=2", "logger=none", "callbacks=minimal", "test=false")
+SHORT = ("trainer.accelerator=cpu", "trainer.limit_train_batches=2", "logger=none", "callbacks=minimal", "test=false",
+         "model.net.hidden_features=[16]")  # fmt: skip
 
 
 def run(tmp_path, pruning, *overrides):

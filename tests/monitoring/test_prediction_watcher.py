@@ -25,7 +25,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     config = experiments.compose(
         "trainer.max_epochs=1", "trainer.limit_train_batches=15", "data.eval_batch_size=100", "test=true",
-        "trainer.accelerator=cpu", f"run_dir={folder}",
+        "model.net.hidden_features=[16]", "trainer.accelerator=cpu", f"run_dir={folder}",
     )  # fmt: skip
     experiment = build(config)
     summary = fit_and_test(experiment, config)

@@ -81,7 +81,7 @@ def git_state(folder: Path) -> tuple[dict[str, Any] | None, str]:
 
     diff_options = ("--no-ext-diff", "--no-textconv", "--no-color", "--binary")
     try:
-        commit, root = git("rev-parse", "HEAD").strip(), git("rev-parse", "--show-toplevel").strip()
+        commit, root = git("rev-parse", "HEAD", "--show-toplevel").splitlines()
         status = git("status", "--porcelain", "--untracked-files=all").splitlines()
         file_diffs = re.split(r"(?m)^(?=diff --git )", git("diff", *diff_options, "HEAD")) if status else []
         for line in status:
