@@ -28,6 +28,7 @@ def pytest_collection_finish(session):
     """What is imported by now stays, and is not to be looked through at each collection of garbage."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture

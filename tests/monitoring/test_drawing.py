@@ -10,7 +10,7 @@ def rightmost_color(picture, color):
     return (np.asarray(picture) == color).all(-1).nonzero()[1].max()
 
 
-@pytest.mark.parametrize("classes", [1, 2, 10, 40, 41, 1000, 3000])
+@pytest.mark.parametrize("classes", [1, 2, 10, 40, 41, 1000])
 def test_a_matrix_of_any_size_is_a_picture_of_bearable_size(classes):
     matrix = np.eye(classes, dtype=int) * 7
     names = [f"a rather long name of class {number} 字" for number in range(classes)]

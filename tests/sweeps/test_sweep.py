@@ -89,13 +89,13 @@ def test_more_trials_go_on_where_the_last_ones_ended(multirun):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_every_search_space_runs_two_trials(multirun, name):
+def test_every_search_space_runs(multirun, name):
     assert "mlp" in SPACES
-    folder = multirun("space", f"sweep={name}", "hydra.sweeper.n_trials=2", *SHORT, "trainer.max_epochs=1")
-    assert statuses(folder) == ["finished", "finished"]
-    study = study_in(folder)
-    assert len(study.trials[0].params) > 3
-    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+    folder = multirun("space", f"sweep={name}", "hydra.sweeper.n_trials=1", *SHORT, "trainer.max_epochs=1")
+    assert statuses(folder) == ["finished"]
+    (trial,) = study_in(folder).trials
+    assert len(trial.params) > 3
+    assert trial.state.name == "COMPLETE"
 
 
 def test_every_sampler_and_pruner_has_its_test():
@@ -156,10 +156,10 @@ def test_a_mistake_in_the_command_ends_it_before_a_trial_is_asked(multirun, tmp_
 
 def test_first_points_leave_no_choice_out(multirun):
     choices = "model.net.norm=none,layer,batch"
-    folder = multirun("spread", OPTUNA, "hydra.sweeper.n_trials=7", choices, LR, *SMALL, "trainer.max_epochs=1")
+    folder = multirun("spread", OPTUNA, "hydra.sweeper.n_trials=4", choices, LR, *SMALL, "trainer.max_epochs=1")
     drawn = [trial.params["model.net.norm"] for trial in study_in(folder).trials]
     assert min(drawn.count(choice) for choice in ("none", "layer", "batch")) >= 1
-    assert len({trial.params["optimizer.lr"] for trial in study_in(folder).trials}) == 7
+    assert len({trial.params["optimizer.lr"] for trial in study_in(folder).trials}) == 4
 
 
 def test_a_run_of_several_processes_is_refused_inside_a_multirun(multirun):

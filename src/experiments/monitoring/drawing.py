@@ -28,6 +28,7 @@ def _shortened(text: str, length: int = 14) -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
+@lru_cache(1000)
 def _width(text: str, size: int) -> int:
     return math.ceil(_font(size).getlength(text))
 
@@ -134,6 +135,7 @@ def mistakes(captioned: Sequence[tuple[Image.Image, tuple[str, str]]], columns: 
         scaled = enlarged(image, side)
         picture.paste(scaled, (left + (side - scaled.width) // 2, upper + (side - scaled.height) // 2))
         for row, (line, ink) in enumerate(zip(lines, (INK, ORANGE), strict=True)):
+            line = line if len(line) <= 40 else f"{line[:20]}…{line[-20:]}"
             while _width(line, 12) > side:  # the end, with the probability, is what must stay
                 line = line[: len(line) // 2 - 2] + "…" + line[len(line) // 2 :]
             draw.text((left, upper + side + 2 + row * 14), line, ink, _font(12))
