@@ -3,7 +3,8 @@
 Each is a real process with real files, to be killed or signalled, and what it starts itself is forked alike: the
 ranks of a run, the workers of a sweep. Without fork, as on Windows, they are started as usual.
 
-Protocol, a line of JSON each way: what to start in, its pid out; a pid in, its exit code out, or null.
+All tests share one, however many processes run them. Protocol, a line of JSON each way: what to start in, its pid
+out; a pid in, its exit code out, or null.
 """
 
 import gc
@@ -11,7 +12,9 @@ import json
 import logging
 import os
 import runpy
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -65,16 +68,29 @@ class ForkServer:
         self.server = None
         if sys.platform != "linux":  # macOS does not let a process with threads fork, Windows not at all
             return
-        self.server = subprocess.Popen(
-            [sys.executable, "-m", "tests.fork_server"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert self.server.stdout.readline() == "ready\n"
+        # an abstract address, which is no file and ends with its process
+        address = f"\0experiments-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+        if not self._connects(address):
+            command = [sys.executable, "-m", "tests.fork_server", address[1:]]
+            threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+            subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, env={**os.environ, **threads})
+            wait_until(lambda: self._connects(address))
+
+    def _connects(self, address: str) -> bool:
+        door = socket.socket(socket.AF_UNIX)
+        try:
+            door.connect(address)
+        except ConnectionRefusedError:
+            door.close()
+            return False
+        self.server = door.makefile("rw")
+        door.close()  # with its file
+        return True
 
     def _ask(self, request) -> int | None:
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        return json.loads(self.server.stdout.readline())
+        self.server.write(json.dumps(request) + "\n")
+        self.server.flush()
+        return json.loads(self.server.readline())
 
     def start(self, folder: Path, output: Path, script: str, *arguments: str, errors: Path | None = None) -> Process:
         """``python <script> *arguments`` in the folder, in a session of its own; errors go to the output too."""
@@ -91,8 +107,7 @@ class ForkServer:
 
     def close(self) -> None:
         if self.server:
-            self.server.stdin.close()
-            self.server.wait()
+            self.server.close()
 
 
 def begin(popen, output: str, errors: str, **asked) -> subprocess.Popen:
@@ -154,7 +169,36 @@ def run_script(arguments: list[str], folder: str | None, environment: dict[str, 
     return 1
 
 
+def serve(door: socket.socket) -> None:
+    """Answer every test process, until the last has gone."""
+    clients, started = [door.accept()[0]], {}
+    while clients:
+        for ready in select.select([door, *clients], [], [])[0]:
+            if ready is door:
+                clients.append(door.accept()[0])
+            elif not (line := ready.makefile("r").readline()):  # one at a time: each waits for its answer
+                clients.remove(ready)
+            else:
+                ready.sendall(f"{json.dumps(answer(json.loads(line), started))}\n".encode())
+
+
+def answer(request, started: dict[int, subprocess.Popen]) -> int | None:
+    if isinstance(request, int):
+        return started[request].poll()
+    output, errors, asked = request
+    process = begin(Fork, output, errors, **asked)
+    started[process.pid] = process
+    return process.pid
+
+
 if __name__ == "__main__":
+    door = socket.socket(socket.AF_UNIX)
+    try:
+        door.bind(f"\0{sys.argv[1]}")
+    except OSError:
+        sys.exit()  # another test process was as fast
+    door.listen()
+
     from hydra.core.singleton import Singleton
     from lightning.fabric.utilities import rank_zero
 
@@ -169,16 +213,6 @@ if __name__ == "__main__":
     gc.freeze()  # a fork copies what it collects
     BEFORE = Singleton.get_state()
     subprocess.Popen = Fork
-    started: dict[int, Fork] = {}
-    print("ready", flush=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for line in sys.stdin:
-        request = json.loads(line)
-        if isinstance(request, int):
-            print(json.dumps(started[request].poll()), flush=True)
-            continue
-        output, errors, asked = request
-        process = begin(Fork, output, errors, **asked)
-        started[process.pid] = process
-        print(process.pid, flush=True)
+    serve(door)
     os._exit(0)  # letting go of all that was imported takes seconds

@@ -110,7 +110,9 @@ FURTHER = [name for name in choices("callbacks") if name not in ("default", "non
 
 @pytest.mark.parametrize("chosen", ["default", "[default,none]", f"[default,{','.join(FURTHER)}]"])
 def test_every_callback_goes_through_a_run_beside_the_default_ones(chosen, tmp_path):
-    config = experiments.compose(*SMALL, *NARROW, f"callbacks={chosen}", "trainer.max_epochs=2", f"run_dir={tmp_path}")
+    config = experiments.compose(
+        *SMALL, *NARROW, f"callbacks={chosen}", "trainer.max_epochs=2", f"run_dir={tmp_path}"
+    )
     assert fit_and_test(build(config), config)["steps"] == 2
     assert experiments.load(tmp_path / "checkpoints" / "best.ckpt")
 

@@ -30,7 +30,13 @@ def test_what_starts_and_finishes_can_be_read_back(tmp_path):
 def test_a_processor_that_only_imitates_bf16_is_told_of(tmp_path, monkeypatch, caplog, precision, told):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     short = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu", "test=false")
-    quiet = ("model.net.hidden_features=[16]", "callbacks=minimal", "callbacks.progress=null", "logger=none", f"trainer.precision={precision}")
+    quiet = (
+        "model.net.hidden_features=[16]",
+        "callbacks=minimal",
+        "callbacks.progress=null",
+        "logger=none",
+        f"trainer.precision={precision}",
+    )
     train(experiments.compose(*short, *quiet, f"run_dir={tmp_path}"))
     assert ("trainer.precision=32-true is faster" in caplog.text) == told
 

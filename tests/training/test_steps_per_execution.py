@@ -25,7 +25,9 @@ from experiments.training.steps_per_execution import _watches_steps, reasons_for
 
 QUICK = ("trainer.accelerator=cpu", "trainer.max_epochs=3", "model.net.hidden_features=[16]", "data.limit=400")
 
-WITHOUT_PICTURES = [f"callbacks.{name}=null" for name in ("model_summary", "graph", "confusion", "pr_curves", "mistakes")]
+WITHOUT_PICTURES = [
+    f"callbacks.{name}=null" for name in ("model_summary", "graph", "confusion", "pr_curves", "mistakes")
+]
 
 
 def config_of(folder, *overrides):
@@ -51,7 +53,10 @@ CASES = {
     "cosine, stopped, augmented": ["scheduler=cosine", "trainer.max_steps=17", "augment=[affine,mixup]"],
     "plateau, averaged": ["scheduler=plateau", "callbacks=[default,ema]"],
     "epochs, balanced, clipped by value": [
-        "scheduler=step", "optimizer=sgd", "data.balanced=true", "trainer.gradient_clip_val=0.01",
+        "scheduler=step",
+        "optimizer=sgd",
+        "data.balanced=true",
+        "trainer.gradient_clip_val=0.01",
         "trainer.gradient_clip_algorithm=value",
     ],
     "bfloat16": ["trainer.precision=bf16-mixed"],
