@@ -14,7 +14,6 @@ from experiments.config.hydra_internals import VERSION_BASE
 from experiments.config.installation import CONF
 from experiments.config.plain_values import plain
 from experiments.config.resolvers import register_resolvers
-from experiments.training.run import train
 
 SHORT = (
     "trainer.max_epochs=4", "trainer.limit_train_batches=4", "trainer.accelerator=cpu", "logger=none",
@@ -27,6 +26,8 @@ LR = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 def task(config, callbacks=()):
     """What scripts/train.py does with a config."""
+    from experiments.training.run import train  # with torch, which the process that hands out tests does without
+
     train(plain(config), list(HydraConfig.get().overrides.task), callbacks, may_start_processes=False)
 
 
