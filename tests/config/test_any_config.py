@@ -96,7 +96,7 @@ def test_any_override_composes_and_is_looked_at_or_is_refused(typed):
         looked_at(config, typed)
 
 
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from(PATHS), values), min_size=1, max_size=4))
 def test_any_value_anywhere_is_looked_at(changes):
     config = copy.deepcopy(BASE)

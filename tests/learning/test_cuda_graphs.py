@@ -18,7 +18,7 @@ from experiments.training.build import build
 from experiments.training.run import train
 from experiments.training.steps_per_execution import own_classes
 
-SHORT = ("trainer.accelerator=cpu", "trainer.max_epochs=3", "logger=none", "callbacks=minimal", "test=false",
+SHORT = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=none", "callbacks=minimal", "test=false",
          "model.net.hidden_features=[16]")  # fmt: skip
 
 

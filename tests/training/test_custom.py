@@ -235,10 +235,10 @@ def test_whatever_is_called_trains_goes_on_and_is_loaded(tmp_path, monkeypatch, 
         config = experiments.compose(*short, *typed, f"run_dir={tmp_path / name}", *more)
         return train(config, more)
 
-    whole = trained("whole", "trainer.max_epochs=3")
+    whole = trained("whole", "trainer.max_epochs=2")
     trained("parts", "trainer.max_epochs=1", "test=false")
     trusting = f"trust=[{','.join(trust)}]"
-    parts = trained("parts", f"resume={tmp_path / 'parts'}", "trainer.max_epochs=3", "test=true", trusting)
+    parts = trained("parts", f"resume={tmp_path / 'parts'}", "trainer.max_epochs=2", "test=true", trusting)
     assert parts["val/loss"] == whole["val/loss"]
     results = evaluate(tmp_path / "parts", accelerator="cpu", trust=trust)
     assert results["test/loss"] == pytest.approx(parts["test/loss"], abs=1e-6)

@@ -217,7 +217,7 @@ def test_a_hub_that_does_not_answer_ends_with_what_to_type(tmp_path, monkeypatch
             listening.listen()
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{listening.getsockname()[1]}")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr(timm_networks, "MAX_WAIT", 0.5)
+        monkeypatch.setattr(timm_networks, "MAX_WAIT", 0.2)
         start = time.monotonic()
         with pytest.raises(UserError, match=r"does not answer. Connect to it, or type model.net.weights=<file>"):
             pretrained(NAME, 3)
