@@ -17,6 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other; th
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    gc.disable()  # until all is imported: looking through it again and again takes a quarter of the time
+
 from tests.fork_server import ForkServer
 from tests.quick_compose import compose_quickly
 
@@ -26,8 +29,8 @@ compose_quickly()
 
 def pytest_collection_finish(session):
     """What is imported by now stays, and is not to be looked through at each collection of garbage."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(20_000, 20, 20)
 
 

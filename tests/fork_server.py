@@ -198,6 +198,7 @@ if __name__ == "__main__":
     except OSError:
         sys.exit()  # another test process was as fast
     door.listen()
+    gc.disable()  # imports make millions of objects that stay
 
     from hydra.core.singleton import Singleton
     from lightning.fabric.utilities import rank_zero
@@ -209,8 +210,8 @@ if __name__ == "__main__":
 
     compose_quickly()
     validated(compose())  # what is read of files is kept
-    gc.collect()
     gc.freeze()  # a fork copies what it collects
+    gc.enable()
     BEFORE = Singleton.get_state()
     subprocess.Popen = Fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)

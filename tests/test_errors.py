@@ -15,7 +15,8 @@ TARGETS = sorted(
     {
         part["_target_"]
         for path in CONF.rglob("*.yaml")
-        for part in [yaml.safe_load(path.read_text()), *(yaml.safe_load(path.read_text()) or {}).values()]
+        for content in [yaml.safe_load(path.read_text()) or {}]
+        for part in [content, *content.values()]
         if isinstance(part, dict) and str(part.get("_target_")).startswith("experiments.")
     }
 )
