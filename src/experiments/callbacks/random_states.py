@@ -10,8 +10,10 @@ from torchmetrics import Metric
 
 from experiments.learning.torch_internals import set_update_count
 
+EXACT_STATE = "exact"  # its key in a checkpoint
 
-def capture(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+
+def exact_state(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """Random states and half-counted metrics of every rank, and the metrics logged last. Plain values and tensors.
 
     All ranks must call it: they exchange their states.
@@ -24,8 +26,8 @@ def capture(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     return {"ranks": states, "logged": {name: float(value) for name, value in trainer.callback_metrics.items()}}
 
 
-def restore(trainer: Trainer, module: LightningModule, state: dict[str, Any]) -> None:
-    """Put back what ``capture`` returned; the last thing before the first step."""
+def restore_exact_state(trainer: Trainer, module: LightningModule, state: dict[str, Any]) -> None:
+    """Put back what ``exact_state`` returned; the last thing before the first step."""
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in state["logged"].items()})
     if len(state["ranks"]) != trainer.world_size:
         return  # another number of ranks: going on is allowed, exactness is not to be had

@@ -13,7 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from experiments.callbacks.history import MetricHistory
-from experiments.callbacks.random_states import capture, restore
+from experiments.callbacks.random_states import EXACT_STATE, exact_state, restore_exact_state
 from experiments.data.batches import ShuffledBatches
 from experiments.errors import Stopped, UserError, ranges
 from experiments.learning.lightning_internals import (
@@ -71,11 +71,11 @@ class RollingCheckpoint(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add random states and half accumulated metrics, which Lightning leaves out."""
-        checkpoint["exact"] = capture(trainer, pl_module)
+        checkpoint[EXACT_STATE] = exact_state(trainer, pl_module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep them until training starts."""
-        self._state = checkpoint.get("exact", {})
+        self._state = checkpoint.get(EXACT_STATE, {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore, and listen for signals from here on: Lightning's own handlers were installed before."""
@@ -87,7 +87,7 @@ class RollingCheckpoint(Checkpoint):
             files.write_in_background()
         if self._state:
             restore_loader_position(trainer)
-            restore(trainer, pl_module, self._state)
+            restore_exact_state(trainer, pl_module, self._state)
             recount_batches(trainer)
             restore_best_checkpoint_state(trainer)
             self._state = {}

@@ -97,16 +97,23 @@ class Mask:
 Answer = Prediction | Labels | Values | Mask
 
 
-def answer_of(kind: str, predictions: Tensor, names: Sequence[str], inverted: bool) -> Answer:
-    """What a network says of one image: probabilities (K,) or (K, H, W), or values (K,), as an answer of a kind."""
-    if kind == "mask":
+def answer_of(output_type: str, predictions: Tensor, names: Sequence[str], inverted: bool) -> Answer:
+    """What a network says of one image.
+
+    Args:
+        output_type: what the network's task has for outputs, as ``model.outputs``.
+        predictions: probabilities (K,), of a mask (K, H, W); or values (K,).
+        names: the classes' or values' (K).
+        inverted: whether the image's brightness was turned round before.
+    """
+    if output_type == "mask":
         mask = predictions.argmax(0)
         shares = mask.flatten().bincount(minlength=len(names)).double() / mask.numel()
         return Mask(mask, dict(zip(names, shares.tolist(), strict=True)), inverted)
     by_name = dict(zip(names, predictions.tolist(), strict=True))
-    if kind == "values":
+    if output_type == "values":
         return Values(by_name, inverted)
-    if kind == "labels":
+    if output_type == "labels":
         return Labels([name for name, value in by_name.items() if value > 0.5], by_name, inverted)
     best = max(by_name, key=lambda name: by_name[name])
     return Prediction(best, by_name[best], by_name, inverted)

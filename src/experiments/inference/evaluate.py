@@ -131,8 +131,8 @@ def evaluate(
         load_weights(classifier, checkpoint_content.get("state_dict"), str(path))
     else:
         classifier.net = load_ensemble([best_checkpoint(one) for one in (run, *others)], trust)
-    if output and (kind := getattr(classifier, "outputs", "classes")) != "classes":
-        raise UserError(f"output={output}: its tables are of classes, and this network's outputs are {kind}")
+    if output and (output_type := getattr(classifier, "outputs", "classes")) != "classes":
+        raise UserError(f"output={output}: its tables are of classes, and this network's outputs are {output_type}")
     confusion, predictions = Confusion(), Predictions()
     with constructing("lightning.Trainer"):
         trainer = Trainer(

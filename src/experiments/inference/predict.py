@@ -60,7 +60,9 @@ def predict(net: nn.Module, images: AnImage | Iterable[AnImage], invert: Invert 
 def iterate_predictions(net: nn.Module, images: Iterable[AnImage], invert: Invert = "auto") -> Iterator[Answer | str]:
     """Ask about images one batch after the other; in place of one that cannot be read, yield the reason."""
     card = card_of(net)
-    shape, mean, std, names, kind = (card[key] for key in ("image_shape", "mean", "std", "class_names", "outputs"))
+    shape, mean, std, names, output_type = (
+        card[key] for key in ("image_shape", "mean", "std", "class_names", "outputs")
+    )
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise UserError(f"images are grey or RGB; this network takes inputs of {' × '.join(map(str, shape))}")
     device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
@@ -84,8 +86,8 @@ def iterate_predictions(net: nn.Module, images: Iterable[AnImage], invert: Inver
             if readable:
                 with torch.inference_mode():
                     batch = normalize(torch.stack(readable).to(device), mean, std)
-                    predictions = predictions_of(net(batch), kind).cpu()
-                sides = shape[1:] if kind == "mask" else []
+                    predictions = predictions_of(net(batch), output_type).cpu()
+                sides = shape[1:] if output_type == "mask" else []
                 if predictions.shape != (len(readable), len(names), *sides):
                     raise UserError(
                         f"{type(net).__name__} gives {tuple(predictions.shape)} for {len(readable)} images in "
@@ -93,7 +95,7 @@ def iterate_predictions(net: nn.Module, images: Iterable[AnImage], invert: Inver
                     )
                 answers = iter(predictions)
             for image in inputs:
-                yield image if isinstance(image, str) else answer_of(kind, next(answers), names, image[1])
+                yield image if isinstance(image, str) else answer_of(output_type, next(answers), names, image[1])
 
 
 def device_of(accelerator: str) -> torch.device:

@@ -51,41 +51,41 @@ def library_errors(what: str, outputs: Tensor, targets: Tensor) -> Iterator[None
         ) from error
 
 
-def require_matching_loss(kind: str, loss: nn.Module, metrics: Mapping[str, nn.Module]) -> None:
+def require_matching_loss(output_type: str, loss: nn.Module, metrics: Mapping[str, nn.Module]) -> None:
     """Raise ValueError for a classification loss or metric with ``outputs=labels`` or ``values``.
 
     Only for pairs that torch accepts without an error.
     """
-    if kind not in ("labels", "values"):
+    if output_type not in ("labels", "values"):
         return
     if isinstance(loss, CLASSIFICATION_LOSSES):
-        better = "BCEWithLogitsLoss" if kind == "labels" else "MSELoss"
+        better = "BCEWithLogitsLoss" if output_type == "labels" else "MSELoss"
         raise ValueError(
-            f"loss: {type(loss).__name__} is for one class an image, and model.outputs={kind}: "
+            f"loss: {type(loss).__name__} is for one class an image, and model.outputs={output_type}: "
             f"type loss._target_=torch.nn.{better}"
         )
     for name, metric in metrics.items():
         if type(metric).__name__.startswith("Multiclass"):
             raise ValueError(
-                f"metrics.{name}: {type(metric).__name__} is for one class an image, and model.outputs={kind}"
+                f"metrics.{name}: {type(metric).__name__} is for one class an image, and model.outputs={output_type}"
             )
 
 
-def require_shapes(kind: str, outputs: Tensor, targets: Tensor, num_classes: int | None) -> None:
+def require_shapes(output_type: str, outputs: Tensor, targets: Tensor, num_classes: int | None) -> None:
     """Raise UserError if the shapes of outputs and targets do not match; losses and metrics would broadcast them.
 
-    ``kind`` is the value of ``model.outputs``.
+    ``output_type`` is the value of ``model.outputs``.
     """
-    if kind == "mask" and outputs.ndim == 2:
+    if output_type == "mask" and outputs.ndim == 2:
         raise UserError(
             f"model.net: it gives outputs {tuple(outputs.shape)}, and model.outputs=mask needs logits of each pixel, "
             "(batch, num_classes, height, width)"
         )
-    per_class = outputs.shape[1:2] if kind in ("labels", "values") else ()
+    per_class = outputs.shape[1:2] if output_type in ("labels", "values") else ()
     if outputs.ndim < 2 or targets.shape != (*outputs.shape[:1], *per_class, *outputs.shape[2:]):
         of_data = "of the same shape" if per_class else "of that shape without its second dimension, the classes"
         raise UserError(
-            f"model.outputs={kind}: outputs {tuple(outputs.shape)} of the network do not go with targets "
+            f"model.outputs={output_type}: outputs {tuple(outputs.shape)} of the network do not go with targets "
             f"{tuple(targets.shape)} of the data: targets must be {of_data}"
         )
     if num_classes not in (None, outputs.shape[1]):

@@ -15,14 +15,14 @@ def at_least_32_bits(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def predictions_of(outputs: Tensor, kind: str) -> Tensor:
-    """What a network's outputs (batch, K, ...) say: probabilities; where ``kind`` is ``values``, these.
+def predictions_of(outputs: Tensor, output_type: str) -> Tensor:
+    """What a network's outputs (batch, K, ...) say: probabilities; where ``output_type`` is ``values``, these.
 
-    ``Task`` says what kinds there are.
+    ``Task`` says what types there are.
     """
-    if kind == "values":
+    if output_type == "values":
         return outputs
-    return torch.sigmoid(outputs) if kind == "labels" else torch.softmax(outputs, dim=1)
+    return torch.sigmoid(outputs) if output_type == "labels" else torch.softmax(outputs, dim=1)
 
 
 def single_number(name: str, metric: Metric) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning import LightningDataModule
 
+from experiments.callbacks.random_states import EXACT_STATE
 from experiments.config import conf_files
 from experiments.config.checks.check import config_mistakes, require_none
 from experiments.config.checks.sections import value_at
@@ -103,7 +104,7 @@ class ResumePlan:
         """Raise UserError if the images are others than before, or the schedule was planned for other steps."""
         if isinstance(data, ImageDataModule) and (state := self._content.get(type(data).__qualname__)):
             data.load_state_dict(state)
-        before = len(self._content.get("exact", {}).get("ranks", [])) or world_size
+        before = len(self._content.get(EXACT_STATE, {}).get("ranks", [])) or world_size
         if before != world_size and _plans_steps(self.config):
             raise UserError(
                 f"scheduler={self.config['scheduler']['_target_']} was planned for the steps of {before} devices, "

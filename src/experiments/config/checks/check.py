@@ -78,7 +78,7 @@ def _is_argument(target: Any, key: str) -> bool:
         return (
             target is not None
             and not str(target).startswith("lightning.")
-            and key in accepted_arguments(locate(target))[0]
+            and key in accepted_arguments(locate(target)).parameters
         )
     except NotFound:
         return False

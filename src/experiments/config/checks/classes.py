@@ -97,7 +97,9 @@ def _refused_network(config: Config) -> Iterator[Fault]:
     }
     try:
         with torch.device("meta"):
-            net = made(**{key: value for key, value in facts.items() if key in accepted_arguments(made)[0]} | given)
+            net = made(
+                **{key: value for key, value in facts.items() if key in accepted_arguments(made).parameters} | given
+            )
     except ValueError as error:
         key, _, text = str(error).partition("=")
         value = repr(given.get(key))
@@ -147,7 +149,7 @@ def _refusals(config: Config) -> Iterator[Fault]:
             return
         made = locate(part["_target_"])
         given = {key: value for key, value in part.items() if not key.startswith("_") and value is not None}
-        if "total_steps" in accepted_arguments(made)[0]:
+        if "total_steps" in accepted_arguments(made).parameters:
             given = {"max_lr": section(config, "optimizer").get("lr", 1.0), "total_steps": 100, **given}
         try:
             first = made(first, **given)
@@ -186,7 +188,7 @@ def class_combinations(config: Config) -> Iterator[Fault]:
     yield from _direction(config)
     scheduler, trainer = _class(config, "scheduler"), section(config, "trainer")
     endless = trainer.get("max_epochs") == -1 and trainer.get("max_steps") in (-1, None)
-    if scheduler is not None and endless and "total_steps" in accepted_arguments(scheduler)[0]:
+    if scheduler is not None and endless and "total_steps" in accepted_arguments(scheduler).parameters:
         yield (
             "trainer.max_epochs",
             -1,

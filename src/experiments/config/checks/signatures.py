@@ -8,13 +8,25 @@ import typing
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from experiments.errors import did_you_mean
 
 
 class NotFound(Exception):
     """A ``_target_`` that cannot be imported; the message says why."""
+
+
+class NoSuchModule(NotFound):
+    """There is no module of this name, or none of a package above it."""
+
+
+class Arguments(NamedTuple):
+    """What a class or function takes by name; ``any_other``: whether names beside ``parameters`` go too."""
+
+    parameters: dict[str, inspect.Parameter]
+    annotations: dict[str, Any]
+    any_other: bool
 
 
 def locate(target: object) -> Any:
@@ -34,9 +46,8 @@ def locate(target: object) -> Any:
                 if not hasattr(found, part):  # as torch.optim.adam: the package deletes the name of this module
                     found = module
                     continue
-            except NotFound as error:
-                if "there is no module" not in str(error):
-                    raise
+            except NoSuchModule:
+                pass  # the next lines say what there is instead
         if not hasattr(found, part):
             names = [name for name in dir(found) if not name.startswith("_")]
             raise NotFound(f"cannot be found: {'.'.join(parts[:number])} has no {part}.{did_you_mean(part, names)}")
@@ -51,7 +62,7 @@ def _imported(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise NotFound(
+            raise NoSuchModule(
                 f"cannot be imported: there is no module {error.name}, neither installed nor in {os.getcwd()}"
             ) from error
         cause: BaseException = error
@@ -67,8 +78,8 @@ def _imported(name: str) -> Any:
     ) from cause
 
 
-def accepted_arguments(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
-    """What a class or function takes by name: parameters, annotations, and whether any other name goes too."""
+def accepted_arguments(target: Callable[..., Any]) -> Arguments:
+    """What a class or function takes by name, and what the classes above it take of what it hands on."""
     parameters: dict[str, inspect.Parameter] = {}
     annotations: dict[str, Any] = {}
     initializers = (
@@ -77,14 +88,14 @@ def accepted_arguments(target: Callable[..., Any]) -> tuple[dict[str, inspect.Pa
         else [target]
     )
     if initializers in ([], [object.__init__]) and getattr(target, "__new__", None) is not object.__new__:
-        return parameters, annotations, True  # written in C, such as datetime.timedelta
+        return Arguments(parameters, annotations, any_other=True)  # written in C, such as datetime.timedelta
     for number, initializer in enumerate(initializers):
         if initializer is object.__init__:
             break
         try:
             signature = inspect.signature(initializer)
         except (TypeError, ValueError):
-            return parameters, annotations, True
+            return Arguments(parameters, annotations, any_other=True)
         try:
             hints = typing.get_type_hints(initializer)
         except Exception:  # names that exist for type checkers alone
@@ -99,8 +110,9 @@ def accepted_arguments(target: Callable[..., Any]) -> tuple[dict[str, inspect.Pa
                 annotations[parameter.name] = hints.get(parameter.name, Any)
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in found):
             # of **kwargs along the way, the class may use some itself: any name may be right, but in classes of ours
-            return parameters, annotations, number > 0 and not target.__module__.startswith("experiments.")
-    return parameters, annotations, bool(initializers) and initializers[0] is not object.__init__
+            any_other = number > 0 and not target.__module__.startswith("experiments.")
+            return Arguments(parameters, annotations, any_other)
+    return Arguments(parameters, annotations, bool(initializers) and initializers[0] is not object.__init__)
 
 
 def is_tensor(annotation: Any) -> bool:
@@ -138,7 +150,7 @@ def fits(value: Any, annotation: Any) -> bool:
         return False
     if isinstance(value, (list, tuple)):
         if not issubclass(list, kind) and not issubclass(tuple, kind):
-            return kind is set
+            return kind is set  # YAML has none, and lists stand for them
         fixed = kind is tuple and inner and inner[-1] is not Ellipsis
         if fixed and len(inner) != len(value):
             return False
@@ -146,7 +158,7 @@ def fits(value: Any, annotation: Any) -> bool:
         return all(fits(part, one) for part, one in zip(value, each, strict=True))
     if isinstance(value, Mapping):
         return issubclass(dict, kind) or not issubclass(kind, (list, tuple))
-    if isinstance(value, str):
+    if isinstance(value, str):  # may name what is made of it, such as a Path, but is no list of letters
         return not issubclass(kind, (int, float, list, tuple, dict)) and kind.__module__ != "collections.abc"
     try:
         return isinstance(value, kind)  # such as numbers.Number
