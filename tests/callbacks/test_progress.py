@@ -113,7 +113,7 @@ def test_an_epochs_line_fits_the_terminal_and_knows_max_time(tmp_path, monkeypat
     monkeypatch.setattr(progress, "has_screen", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     config = experiments.compose(
-        "trainer.max_epochs=-1", "+trainer.max_time={seconds: 1}", "scheduler=constant", "data.limit=100",
+        "trainer.max_epochs=-1", "+trainer.max_time={milliseconds: 300}", "scheduler=constant", "data.limit=100",
         "callbacks=minimal", "logger=none", "model.net.hidden_features=[16]", "trainer.accelerator=cpu", f"run_dir={tmp_path}",
     )  # fmt: skip
     experiment = build(config)

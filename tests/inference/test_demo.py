@@ -34,9 +34,9 @@ DIGITS_MEAN, MNIST_MEAN = Digits.mean, (0.1307,)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The tutorial's CNN on the embedded digits, five epochs."""
+    """The tutorial's CNN on the embedded digits, three epochs."""
     folder = tmp_path_factory.mktemp("runs") / "cnn-digits" / "first"
-    train(experiments.compose("model=cnn", "optimizer.lr=0.005", "trainer.max_epochs=5", *SHORT, f"run_dir={folder}"))
+    train(experiments.compose("model=cnn", "optimizer.lr=0.005", "trainer.max_epochs=3", *SHORT, f"run_dir={folder}"))
     return folder
 
 

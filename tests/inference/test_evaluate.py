@@ -121,7 +121,7 @@ def test_data_that_do_not_fit_the_network_are_refused(run, tmp_path, fact, value
 def other_run(tmp_path_factory):
     """A run of another network and seed on the same data."""
     folder = tmp_path_factory.mktemp("other")
-    train(experiments.compose("model=mlp", "seed=1", *SHORT[2:], f"run_dir={folder}"))
+    train(experiments.compose("model=mlp", "seed=1", *SHORT[1:], f"run_dir={folder}"))
     return folder
 
 
