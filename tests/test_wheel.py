@@ -56,6 +56,7 @@ def installed(python, tmp_path):
             [python, *arguments], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=300
         )
         assert process.returncode == code, process.stdout + process.stderr
+        assert "leaked" not in process.stderr  # what is kept out of garbage collection is let go at the end
         return process.stdout + process.stderr
 
     return run
