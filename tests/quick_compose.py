@@ -22,12 +22,14 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 
 Plugins.instance()  # which registers the sources
-FILES, PACKAGES = (SourcesRegistry.instance().resolve(scheme) for scheme in ("file", "pkg"))
+FILES, PACKAGES, STORE = (SourcesRegistry.instance().resolve(scheme) for scheme in ("file", "pkg", "structured"))
+IS_CONFIG = PACKAGES.is_config
 LOAD = ConfigRepository.load_config
 MERGE = ConfigLoaderImpl._compose_config_from_defaults_list
 MAP = defaults_list._create_interpolation_map
 KEPT: dict[tuple, bytes] = {}
 READ: dict[tuple, ConfigResult] = {}
+IN_PACKAGES: dict[tuple[str, str], bool] = {}
 MERGED = "hydra/<merged>"
 PARSE = functools.cache(omegaconf.grammar_parser.parse)
 
@@ -35,6 +37,7 @@ PARSE = functools.cache(omegaconf.grammar_parser.parse)
 def compose_quickly() -> None:
     """From here on, let Hydra keep the files that it has parsed, and what it has merged them to."""
     ConfigRepository.load_config = load
+    PACKAGES.is_config = is_config
     ConfigLoaderImpl._compose_config_from_defaults_list = merged
     CachingConfigRepository.__init__ = share_sources
     defaults_list._create_interpolation_map = interpolation_map
@@ -62,12 +65,22 @@ def load(repository, config_path: str):
         key = (str(path), source.provider, file.st_mtime_ns, file.st_size, file.st_ino)
     elif isinstance(source, PACKAGES):
         key = (source.path, config_path)
+    elif isinstance(source, STORE):
+        key = (config_path, id(source.store._load(source._normalize_file_name(config_path))))
     if key is None:
         return LOAD(repository, config_path)
     if key not in READ:
         READ[key] = LOAD(repository, config_path)
         READ[key].file = key
     return READ[key]
+
+
+def is_config(package, config_path: str) -> bool:
+    """Whether a package has the file, which does not change."""
+    key = (package.path, config_path)
+    if key not in IN_PACKAGES:
+        IN_PACKAGES[key] = IS_CONFIG(package, config_path)
+    return IN_PACKAGES[key]
 
 
 def share_sources(caching, repository) -> None:
