@@ -26,13 +26,11 @@ def job_values(config: DictConfig) -> dict[str, Any]:
     job: Any = HydraConfig.instance()
     before = job.cfg
     try:
-        with read_write(config.hydra):  # the next line closes it
-            job.set_config(config)  # what ${hydra:...} reads
-        hydra = job.cfg.hydra
+        job.cfg, hydra = config, config.hydra  # what ${hydra:...} reads
         with read_write(hydra):
             sweeps = str(hydra.mode) == "RunMode.MULTIRUN"
             folder = [hydra.sweep.dir, hydra.sweep.subdir] if sweeps else [hydra.run.dir]
-            hydra.runtime.output_dir = str(Path(*map(str, folder)).absolute())
+            hydra.runtime.output_dir = str(Path(*map(str, folder)).absolute())  # as Hydra will when the job starts
         return plain(config)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'the config'}: {str(error).splitlines()[0]}") from error
