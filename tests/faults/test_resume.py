@@ -237,6 +237,15 @@ def test_what_would_change_what_is_learned_is_refused_and_shown(fork_server, tmp
     assert "was planned for 6 epochs" in fork_server.output(run).read_text()
 
 
+def test_a_length_in_steps_that_a_schedule_was_planned_for_is_named(tmp_path):
+    typed = ("trainer.max_epochs=-1", "trainer.max_steps=3", "scheduler=cosine", "trainer.accelerator=cpu")
+    quick = ("model.net.hidden_features=[16]", "callbacks=minimal", "logger=none", "test=false")
+    train(experiments.compose(*typed, *quick, f"run_dir={tmp_path}"))
+    longer = ("trainer.max_steps=5", f"resume={tmp_path}")
+    with pytest.raises(UserError, match="was planned for 3 steps"):
+        train(experiments.compose(*longer, f"run_dir={tmp_path}"), longer)
+
+
 @pytest.mark.slow
 def test_a_run_without_a_planned_schedule_can_become_longer_even_when_finished(fork_server, tmp_path):
     constant = ("scheduler=constant", "trainer.max_epochs=4")

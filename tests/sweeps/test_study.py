@@ -6,14 +6,19 @@ import signal
 import sys
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.pruners import MedianPruner
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import TrialState
 
+from experiments.callbacks import Pruning
 from experiments.errors import UserError
 from experiments.sweeps import study as studies
 from experiments.sweeps import trials
+from experiments.sweeps.job import TRIAL, Job
 from experiments.sweeps.study import SharedStudy
 from experiments.sweeps.trials import DIRECTORY_ATTR, LOST_ATTR, RETRY_OF_ATTR, counted
 
@@ -24,6 +29,19 @@ forks = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with
 @pytest.fixture
 def shared(tmp_path):
     return SharedStudy(tmp_path / "study.journal", "maximize", "val/accuracy", SPACE, ["loss=margin"], MedianPruner())
+
+
+def test_other_ranks_of_a_trial_hear_from_the_first_whether_it_is_pruned(shared, tmp_path, monkeypatch):
+    """Lightning's broadcast waits for all ranks, so that each must have the callback that asks for it."""
+    directory = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(tmp_path)}}})
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", directory)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setenv(TRIAL, "0")
+    seen = []
+    assert Job(lambda _, callbacks: seen.extend(callbacks), shared)({}).error is None
+    (pruning,) = seen
+    assert isinstance(pruning, Pruning)
+    assert pruning.metric == "val/accuracy"
 
 
 def in_child(function) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from experiments.sweeps.study import SharedStudy
 
-TRIAL = "EXPERIMENTS_TRIAL"  # the number of the trial that a process runs
+TRIAL = "EXPERIMENTS_TRIAL"  # the environment variable with the number of the trial that a process runs
 
 
 @dataclass
@@ -36,8 +36,8 @@ class Outcome:
 class Job:
     """A task that never raises: a failing run leaves its traceback in its directory and the others go on.
 
-    ``task`` receives a config, as Hydra's do, and the callbacks of its run beside those of the config. As a trial of
-    ``shared``, it tells the study by itself, from whatever process it runs in.
+    ``task`` receives a config, as Hydra's do, and the callbacks of its run beside those of the config. With a study
+    in ``shared``, the job is one of its trials and reports to it, from whatever process it runs in.
     """
 
     task: Callable[..., Any]
@@ -46,10 +46,15 @@ class Job:
     def __call__(self, config: Any) -> Outcome:
         """Run the task; only what ends the whole process (Ctrl-C, a signal) goes through."""
         outcome = Outcome(str(HydraConfig.get().runtime.output_dir))
-        if self.shared is not None and os.environ.get(TRIAL) and _first_process():
-            return self._try(config, outcome, self.shared, int(os.environ[TRIAL]))
         if self.shared is None:
-            _go_on(config, Path(outcome.directory))
+            _resume_if_started(config, Path(outcome.directory))
+        elif os.environ.get(TRIAL):
+            if _first_process():
+                return self._run_trial(config, outcome, self.shared, int(os.environ[TRIAL]))
+            from experiments.callbacks import Pruning
+
+            told = Pruning(lambda *_: False, self.shared.metric, self.shared.direction)  # by the first rank
+            return self._run(config, outcome, told)
         return self._run(config, outcome)
 
     def _run(self, config: Any, outcome: Outcome, *callbacks: "Callback") -> Outcome:
@@ -59,11 +64,11 @@ class Job:
             outcome.mistake = isinstance(error, UserError)
             outcome.error = str(error) if outcome.mistake else f"{type(error).__name__}: {error}"
             if self.shared is None:
-                _tell(error)
+                _print_error(error)
             _leave_traceback(Path(outcome.directory), outcome.error)
         return outcome
 
-    def _try(self, config: Any, outcome: Outcome, shared: "SharedStudy", number: int) -> Outcome:
+    def _run_trial(self, config: Any, outcome: Outcome, shared: "SharedStudy", number: int) -> Outcome:
         from optuna.trial import TrialState
 
         from experiments.callbacks import Pruning
@@ -72,7 +77,7 @@ class Job:
         study = shared.open_study()
         trial = shared.claim(study, number)
         if trial is None:
-            outcome.error = f"trial {number} was given to another process"
+            outcome.error = f"trial {number} has ended already, or another process has it"
             return outcome
 
         def report(value: float, step: int) -> bool:
@@ -93,7 +98,7 @@ class Job:
         state = TrialState.FAIL if outcome.error else TrialState.PRUNED if pruning.pruned else TrialState.COMPLETE
         try:
             study.tell(number, pruning.best if state == TrialState.COMPLETE else None, state=state)
-        except ValueError as error:  # it was taken for dead, and is in the queue again
+        except ValueError as error:  # another process took it for dead, and queued it again
             outcome.error = str(error)
         return outcome
 
@@ -105,18 +110,18 @@ def _first_process() -> bool:
     return is_first_rank()
 
 
-def _go_on(config: DictConfig, directory: Path) -> None:
-    """Where a grid's job finds its own run, of the same command, let it go on, or be done if it is."""
+def _resume_if_started(config: DictConfig, directory: Path) -> None:
+    """Set ``config.resume`` where a grid's job finds a run of the same command in its directory."""
     try:
-        begun = yaml.safe_load((directory / "overrides.yaml").read_text(encoding="utf-8"))
+        stored_overrides = yaml.safe_load((directory / "overrides.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return
-    if begun == overrides_of(HydraConfig.get()) and not config.check:
+    if stored_overrides == overrides_of(HydraConfig.get()) and not config.check:
         with read_write(config), open_dict(config):
             config.resume = str(directory)
 
 
-def _tell(error: Exception) -> None:
+def _print_error(error: Exception) -> None:
     if isinstance(error, UserError):
         job = HydraConfig.get().job
         tell(error, f" in job {job.num} ({job.override_dirname})")
@@ -127,10 +132,10 @@ def _tell(error: Exception) -> None:
 def _leave_traceback(directory: Path, error: str) -> None:
     from experiments.runs.run_directory import read_summary
 
-    if (read_summary(directory) or {}).get("status") == "finished":  # the run of another command
+    if (read_summary(directory) or {}).get("status") == "finished":  # by another command: leave it
         return
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "error.txt").exists():
-        (directory / "error.txt").write_text(traceback.format_exc())
+        (directory / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
     if not (directory / "summary.json").exists():
         (directory / "summary.json").write_text(json.dumps({"status": "failed", "error": error}, indent=2) + "\n")

@@ -62,27 +62,27 @@ KEPT_CHANGES = (
     "trainer.max_steps",
     "trainer.max_time",
 )
-_OWN_KEYS = ("resume", "trust", "run_dir", "init_from", "check")
+_PER_COMMAND_KEYS = ("resume", "trust", "run_dir", "init_from", "check")
 
 
 @dataclass
 class ResumePlan:
     """How to go on: the config, the folder the run lay in before, and the checkpoint; None starts over.
 
-    ``finished`` says that there is nothing to do, ``to_test`` that a test is asked for which the run was without.
-    ``record`` is the stored config with what is to last of the changes; None where nothing is.
+    ``finished``: there is nothing to do. ``test_is_new``: a test is asked for that the run was without.
+    ``config_to_keep``: the stored config with the changes that later resumes keep; None if there are none.
     """
 
     config: dict[str, Any]
     moved_from: str
     checkpoint: Path | None
     finished: bool
-    to_test: bool = False
-    record: dict[str, Any] | None = None
+    test_is_new: bool = False
+    config_to_keep: dict[str, Any] | None = None
 
     @property
     def logged_steps(self) -> int:
-        """How many steps of the loggers' x-axis the checkpoint holds; what comes behind them will be logged again."""
+        """The step of the loggers' x-axis from which the resumed run logs again."""
         if self.checkpoint is None:
             return 0
         return logged_steps(self._content)
@@ -94,21 +94,21 @@ class ResumePlan:
         return {key: value for key, value in content.items() if key not in large}
 
     def require_longer(self) -> None:
-        """Raise UserError if the run has come further already than it is to go."""
+        """Raise UserError if the run has reached the length that is asked for already."""
         for key, done, unit in (("max_epochs", "epoch", "epochs"), ("max_steps", "global_step", "steps")):
             asked, taken = self.config["trainer"].get(key), self._content.get(done, 0)
             if isinstance(asked, int) and 0 <= asked <= taken and taken:
                 raise UserError(f"trainer.{key}={asked}: the run has taken {taken} {unit} already; name more")
 
-    def require_fit(self, data: LightningDataModule, world_size: int) -> None:
+    def require_same_data_and_devices(self, data: LightningDataModule, world_size: int) -> None:
         """Raise UserError if the images are others than before, or the schedule was planned for other steps."""
         if isinstance(data, ImageDataModule) and (state := self._content.get(type(data).__qualname__)):
             data.load_state_dict(state)
-        before = len(self._content.get(EXACT_STATE, {}).get("ranks", [])) or world_size
-        if before != world_size and _plans_steps(self.config):
+        ranks_before = len(self._content.get(EXACT_STATE, {}).get("ranks", [])) or world_size
+        if ranks_before != world_size and _schedule_counts_steps(self.config):
             raise UserError(
-                f"scheduler={self.config['scheduler']['_target_']} was planned for the steps of {before} devices, "
-                f"and {world_size} take another number: continue with trainer.devices={before}, or start a new run, "
+                f"scheduler={self.config['scheduler']['_target_']} was planned for the steps of {ranks_before} devices, "
+                f"and {world_size} take another number: continue with trainer.devices={ranks_before}, or start a new run, "
                 "with scheduler=constant if devices are to change"
             )
 
@@ -116,7 +116,7 @@ class ResumePlan:
 def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePlan:
     """Decide how ``resume=`` continues the run in ``config["run_dir"]``.
 
-    The stored config rules; of the composed one, only what was typed on the command line is compared with it.
+    The stored config rules; of the composed one, only what was typed is compared with it.
 
     Raises:
         UserError: if there is no run, its config names what is not trusted, or what was typed would change what is
@@ -124,22 +124,22 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
     """
     run_dir = Path(config["run_dir"])
     source = str(run_dir / "config.yaml")
-    record = read_config(run_dir)
-    moved_from = str(record.get("run_dir", run_dir))
-    stored = relocate_paths(record, moved_from, str(run_dir))
+    as_written = read_config(run_dir)
+    moved_from = str(as_written.get("run_dir", run_dir))
+    stored = relocate_paths(as_written, moved_from, str(run_dir))
     check_allowed(stored, source, config["trust"])
     for part in config:
-        if part not in stored:  # a key that is newer than the run; without a group there is no run
+        if part not in stored:  # newer than the run: today's default. A group is never missing
             if isinstance(config[part], Mapping) and config[part]:
                 raise UserError(f"{source} is damaged: it names no {part}")
             stored[part] = config[part]
-    elsewhere = {**without_pretrained_weights(stored), "init_from": None, "resume": None}
-    check_paths(elsewhere, run_dir, _typed(overrides, config))
+    own_paths = {**without_pretrained_weights(stored), "init_from": None, "resume": None}
+    check_paths(own_paths, run_dir, _typed(overrides, config))
     require_none(config_mistakes({key: stored[key] for key in config} | {"check": False}, files=False))
 
     changes, refused = {}, []
     typed = _typed(overrides, config)
-    config = _as_long(fill_input_from_stored(config, stored), stored, typed)
+    config = _with_stored_length(fill_input_from_stored(config, stored), stored, typed)
     if "data_root" in typed and value_at(stored, "data.root") == stored.get("data_root"):
         typed.append("data.root")
         config = {**config, "data": {**stored["data"], "root": config["data_root"]}}
@@ -148,7 +148,7 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
         for leaf in sorted(now.keys() | before.keys()):
             if now.get(leaf) != before.get(leaf):
                 changes[leaf] = now.get(leaf)
-                if not (_within(leaf, MAY_CHANGE) or _monitors(leaf, config, stored)):
+                if not (_within(leaf, MAY_CHANGE) or _is_monitoring(leaf, config, stored)):
                     refused.append(f"{leaf}: {before.get(leaf)} -> {now.get(leaf)}")
     if refused:
         raise UserError(
@@ -157,9 +157,11 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
             + "\nLeave them out, or start a new run with them (without resume=)."
         )
     another_length = bool(changes.keys() & {"trainer.max_epochs", "trainer.max_steps"})
-    if another_length and _plans_steps(stored):
+    if another_length and _schedule_counts_steps(stored):
+        epochs, steps = stored["trainer"].get("max_epochs"), stored["trainer"].get("max_steps")
+        length = f"{epochs} epochs" if epochs is not None and epochs >= 0 else f"{steps} steps"
         raise UserError(
-            f"scheduler={stored['scheduler']['_target_']} was planned for {stored['trainer']['max_epochs']} epochs, "
+            f"scheduler={stored['scheduler']['_target_']} was planned for {length}, "
             "so the run cannot get another length. Start a new run, with scheduler=constant if its end is open."
         )
     for name in typed:
@@ -175,16 +177,16 @@ def plan_resume(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePl
     stored = replace_weight_sources(stored, run_dir, finished or checkpoint is not None)
     lasting = changes.keys() & set(KEPT_CHANGES)
     for leaf in lasting:
-        _set(record, leaf, changes[leaf])
+        _set(as_written, leaf, changes[leaf])
     planned = ResumePlan(
-        stored, moved_from, checkpoint, finished, bool(changes.get("test")), record if lasting else None
+        stored, moved_from, checkpoint, finished, bool(changes.get("test")), as_written if lasting else None
     )
     if another_length:
         planned.require_longer()
     return planned
 
 
-def _as_long(config: Mapping[str, Any], stored: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
+def _with_stored_length(config: Mapping[str, Any], stored: Mapping[str, Any], typed: Sequence[str]) -> dict[str, Any]:
     """The config with the run's own length, where none was typed: ``trainer=ddp`` brings another one."""
     trainer = dict(config["trainer"])
     for key in ("max_epochs", "max_steps", "max_time", "min_epochs", "min_steps"):
@@ -207,7 +209,7 @@ def _checkpoint(resume: str, run_dir: Path) -> Path | None:
     return found
 
 
-def _plans_steps(config: Mapping[str, Any]) -> bool:
+def _schedule_counts_steps(config: Mapping[str, Any]) -> bool:
     target = (config["scheduler"] or {}).get("_target_")
     return target is not None and "total_steps" in inspect.signature(pkgutil.resolve_name(target)).parameters
 
@@ -216,8 +218,8 @@ def _typed(overrides: Sequence[str], config: Mapping[str, Any]) -> list[str]:
     """The parts of the config that overrides touch; a recipe (``experiment=``, ``debug=``) may touch every part."""
     names = [override.partition("=")[0].lstrip("+~").partition("@")[0].replace("/", ".") for override in overrides]
     if any(name not in config and conf_files.is_group(name) for name in names):
-        return [name for name in config if name not in _OWN_KEYS]
-    return [name for name in names if name.partition(".")[0] in config and name not in _OWN_KEYS]
+        return [name for name in config if name not in _PER_COMMAND_KEYS]
+    return [name for name in names if name.partition(".")[0] in config and name not in _PER_COMMAND_KEYS]
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -232,7 +234,7 @@ def _within(name: str, allowed: Sequence[str]) -> bool:
     return any(name == known or name.startswith(f"{known}.") for known in allowed)
 
 
-def _monitors(leaf: str, *configs: Mapping[str, Any]) -> bool:
+def _is_monitoring(leaf: str, *configs: Mapping[str, Any]) -> bool:
     """Whether a key belongs to a callback that shows a run and changes nothing in it."""
     callback = ".".join(leaf.split(".")[:2])
     targets = [target for config in configs if (target := value_at(config, f"{callback}._target_"))]

@@ -88,7 +88,7 @@ def train(
             if resume_plan.finished:
                 log.info("the run in %s is finished: nothing to resume", typed_path(run_dir))
                 summary = read_summary(run_dir) or {}
-                if resume_plan.to_test:
+                if resume_plan.test_is_new:
                     log.info(
                         "to measure it on the test split: %s", _typed("evaluate", "run", run_dir, resume_plan.config)
                     )
@@ -108,8 +108,8 @@ def train(
         try:
             experiment = build(config, resume_plan.moved_from if resume_plan else None)
             if resume_plan:
-                resume_plan.require_fit(experiment.data, experiment.trainer.world_size)
-                on_rank_zero(clear_outcome, run_dir, resume_plan.record)
+                resume_plan.require_same_data_and_devices(experiment.data, experiment.trainer.world_size)
+                on_rank_zero(clear_outcome, run_dir, resume_plan.config_to_keep)
                 on_rank_zero(record_resume, run_dir, config, CHECKOUT or Path.cwd())
                 on_rank_zero(replay, experiment.trainer.loggers, resume_plan.logged_steps)
             begun = True
