@@ -84,3 +84,7 @@ def test_what_the_source_declares_is_what_the_class_takes(target, monkeypatch):
         with pytest.raises(Exception):  # noqa: B017, PT011  # after its ranges it misses all else
             base.__init__(None, **dict.fromkeys(declared, object()))
     assert seen >= {str(rule) for rule in declared.values()} if ours else not seen
+
+
+def test_a_target_that_is_no_name_declares_nothing():
+    assert declared_ranges("experiments.nets.CNN(") == {}

@@ -15,7 +15,7 @@ Batch = tuple[Tensor, Tensor]  # images and labels
 
 
 class BatchList(list[Batch]):
-    """Batches that Lightning handles as one of its own, and that are an optimizer step each."""
+    """Batches that Lightning handles as one; each is an optimizer step."""
 
     @property
     def num_images(self) -> int:
@@ -44,7 +44,10 @@ def steps_in_items(loader: Any, count: int) -> int:
 
 
 class AutoSteps(NamedTuple):
-    """Limits of ``steps_per_execution=auto``: little cost of Lightning, and moments to save within an epoch."""
+    """Limits of ``steps_per_execution=auto``.
+
+    Many steps a list, so that Lightning costs little; several lists an epoch, since checkpoints are saved between them.
+    """
 
     max_steps: int
     min_lists_per_epoch: int
@@ -69,22 +72,23 @@ class ShuffledBatches(Sampler[Tensor]):
     ``state_dict`` holds the position in the epoch, and the first iteration after ``load_state_dict`` goes on from it.
 
     An item is what the loader yields at once: a batch, or a list of several. With ``weights``, one a sample, an epoch
-    is as many draws with replacement, in these proportions. ``drop_last_samples`` of every rank are left out as well.
+    is as many draws with replacement, in these proportions. The last ``num_dropped`` of
+    every rank are left out: batch norm cannot learn from a batch of one image.
     """
 
     def __init__(
         self,
         num_samples: int,
-        item_size: int,
+        samples_per_item: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
         weights: Tensor | None = None,
-        drop_last_samples: int = 0,
+        num_dropped: int = 0,
     ) -> None:
         self.num_samples = num_samples
-        self.drop_last_samples = drop_last_samples
-        self.item_size = item_size
+        self.num_dropped = num_dropped
+        self.samples_per_item = samples_per_item
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -98,7 +102,7 @@ class ShuffledBatches(Sampler[Tensor]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil((self.num_samples // self.world_size - self.drop_last_samples) / self.item_size)
+        return math.ceil((self.num_samples // self.world_size - self.num_dropped) / self.samples_per_item)
 
     def __iter__(self) -> Iterator[Tensor]:
         state = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
@@ -110,20 +114,20 @@ class ShuffledBatches(Sampler[Tensor]):
             drawn = torch.rand(self.num_samples, dtype=torch.float64, generator=generator) * bounds[-1]
             order = torch.searchsorted(bounds, drawn, right=True).clamp(max=self.num_samples - 1)
         share = order[: self.num_samples - self.num_samples % self.world_size][self.rank :: self.world_size]
-        share = share[: len(share) - self.drop_last_samples]
+        share = share[: len(share) - self.num_dropped]
         start, self.start = self.start, 0
-        for position, batch in enumerate(share.split(self.item_size)[start:], start + 1):
+        for position, item in enumerate(share.split(self.samples_per_item)[start:], start + 1):
             self.position = position
-            yield batch
+            yield item
 
     def state_dict(self) -> dict[str, int]:
         """How many items of the epoch were yielded, of how many samples each, and over how many ranks."""
-        return {"position": self.position, "batch_size": self.item_size, "world_size": self.world_size}
+        return {"position": self.position, "batch_size": self.samples_per_item, "world_size": self.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next iteration behind what was yielded already, in items of any size."""
-        before = state.get("batch_size", self.item_size) * state.get("world_size", self.world_size)
-        position = state["position"] * before // (self.item_size * self.world_size)
+        """Start the next iteration behind the samples that were yielded already, at the start of an item."""
+        before = state.get("batch_size", self.samples_per_item) * state.get("world_size", self.world_size)
+        position = state["position"] * before // (self.samples_per_item * self.world_size)
         self.start = self.position = min(position, len(self))
 
 
@@ -144,23 +148,23 @@ class Clock:
 class ResumableLoader(DataLoader[tuple[Tensor, ...]]):
     """A DataLoader over ``ShuffledBatches`` whose position Lightning puts into checkpoints.
 
-    ``waiting`` counts how long its user waits for batches. With ``batches_per_list`` above 1, an item becomes a
-    ``BatchList`` of as many batches.
+    ``wait_clock`` counts how long its user waits for batches. With ``batches_per_list`` (``steps_per_execution``) above
+    1, an item becomes a ``BatchList`` of as many batches.
     """
 
     sampler: ShuffledBatches
-    waiting: Clock | None = None
+    wait_clock: Clock | None = None
     batches_per_list: int = 1
     steps_per_epoch: int | None = None  # len counts lists, not steps
 
     def __iter__(self) -> Any:
         batches = super().__iter__()  # now, not with the first batch: it draws from torch's global generator
-        return batches if self.waiting is None else self._timed(batches, self.waiting)
+        return batches if self.wait_clock is None else self._timed(batches, self.wait_clock)
 
     @staticmethod
-    def _timed(batches: Iterator[Any], waiting: Clock) -> Iterator[Any]:
+    def _timed(batches: Iterator[Any], wait_clock: Clock) -> Iterator[Any]:
         while True:
-            with waiting:
+            with wait_clock:
                 batch = next(batches, None)
             if batch is None:
                 return

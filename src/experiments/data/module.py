@@ -175,8 +175,8 @@ class ImageDataModule(LightningDataModule):
         if self.steps_per_execution is None:
             batch_bytes = 4 * self.batch_size * math.prod(self.image_shape)
             self.steps_per_execution = self.auto_steps.choose(batches, batch_bytes)
-        item_size, weights = self.batch_size * self.steps_per_execution, self._sample_weights()
-        sampler = ShuffledBatches(size, item_size, self.seed, *self._ranks(), weights, drop_last_samples=alone)
+        samples_per_item, weights = self.batch_size * self.steps_per_execution, self._sample_weights()
+        sampler = ShuffledBatches(size, samples_per_item, self.seed, *self._ranks(), weights, num_dropped=alone)
         loader = self.loader("train", sampler)
         loader.waiting = self.waiting
         if self.steps_per_execution > 1:

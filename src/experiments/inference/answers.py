@@ -120,10 +120,10 @@ def answer_of(output_type: str, predictions: Tensor, names: Sequence[str], inver
 
 
 def write_answers(answers: Mapping[Path, Answer | str], output: str | Path) -> None:
-    """Write a CSV file: file, what the answers' ``row`` says, error, inverted.
+    """Write a CSV file: the image's file, the columns of its answer, error, inverted.
 
-    A class is predicted, probability, probability/<class> for every class; masks are PNG files, which a column
-    ``mask`` names, in a folder beside it.
+    Classes have the columns predicted, probability and probability/<class>. Masks are PNG files in the folder
+    ``<output>_masks``, which the column ``mask`` names. In place of an answer, text says what is wrong with the image.
 
     Raises:
         UserError: if it cannot be written.

@@ -70,7 +70,7 @@ def clip_gradients(
 def merge_outputs(outputs: list[StepOutputs]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The mean loss over all images of some steps, beside their losses, outputs and targets.
 
-    All batches but the last one must be equally large.
+    There must be two steps or more, all batches but the last one equally large.
     """
     losses, all_outputs, targets = (torch.cat(parts) for parts in zip(*outputs, strict=True))
     losses, last = at_least_32_bits(losses), len(outputs[-1][2])
@@ -86,7 +86,10 @@ def steps_until_logged(trainer: Trainer, step: int) -> int:
 
 
 def step_graphs(module: "Task") -> StepGraphs | None:
-    """What replays a module's steps on a GPU, or at least rounds its rates as graphs would; None where it cannot."""
+    """What replays a module's steps on a GPU as CUDA graphs; None where it cannot.
+
+    With ``cuda_graphs`` off it only rounds learning rates as graphs would, so that the weights are the same.
+    """
     optimizer = module.optimizers(use_pl_optimizer=False)
     if module.device.type != "cuda" or not isinstance(optimizer, Optimizer):
         return None
@@ -103,7 +106,10 @@ def step_graphs(module: "Task") -> StepGraphs | None:
 
 
 def take_steps(module: "Task", batches: list[Batch], graphs: StepGraphs | None, batch_idx: int) -> list[StepOutputs]:
-    """Take a step for each batch; those that are not logged as CUDA graphs, where these are ready."""
+    """Take a step for each batch: the list's but for the last, which Lightning takes.
+
+    Steps that are not logged are replayed as CUDA graphs, where these are captured.
+    """
     trainer = module.trainer
     optimizer = module.optimizers(use_pl_optimizer=False)
     assert isinstance(optimizer, Optimizer)
@@ -124,24 +130,24 @@ def take_steps(module: "Task", batches: list[Batch], graphs: StepGraphs | None, 
         steps_before_log = steps_until_logged(trainer, step)
         if graphs and steps_before_log and graphs.ensure_captured(batch):
             longest = min(1 if averaging else steps_before_log, len(batches) - done)
-            rates: list[list[float]] = []
-            while len(rates) < longest and graphs.optimizer_settings_unchanged():
-                rates.append([group["lr"] for group in optimizer.param_groups])
+            learning_rates: list[list[float]] = []
+            while len(learning_rates) < longest and graphs.optimizer_settings_unchanged():
+                learning_rates.append([group["lr"] for group in optimizer.param_groups])
                 finish_step()
-            some = batches[done : done + len(rates)]
-            losses, theirs = zip(*graphs.replay(some, rates), strict=True)
-            outputs.append((torch.cat(losses), torch.cat(theirs), torch.cat([targets for _, targets in some])))
+            taken = batches[done : done + len(learning_rates)]
+            losses, all_outputs = zip(*graphs.replay(taken, learning_rates), strict=True)
+            outputs.append((torch.cat(losses), torch.cat(all_outputs), torch.cat([targets for _, targets in taken])))
         else:
             if graphs and steps_before_log:
-                loss, own = graphs.warm_up(batch)
+                loss, step_outputs = graphs.warm_up(batch)
             else:
-                loss, own = take_step(module, optimizer, batch, None if steps_before_log else step)
+                loss, step_outputs = take_step(module, optimizer, batch, None if steps_before_log else step)
             finish_step()
-            some = [batch]
-            outputs.append((loss.reshape(1), own, batch[1]))
+            taken = [batch]
+            outputs.append((loss.reshape(1), step_outputs, batch[1]))
         for callback in averaging:
             callback.on_train_batch_end(trainer, module, None, batch, batch_idx)
-        done += len(some)
+        done += len(taken)
     count_logged_steps(trainer, len(batches))
     return outputs
 
@@ -156,7 +162,7 @@ class HostCopies:
         self._pending: deque[tuple[torch.cuda.Event, Tensor, Callable[[Tensor], None]]] = deque()
 
     def __reduce__(self) -> Any:
-        """A copy begins without any."""
+        """Pickled or copied, it begins without any."""
         return HostCopies, ()
 
     def add(self, value: Tensor, use: Callable[[Tensor], None]) -> None:

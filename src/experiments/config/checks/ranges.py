@@ -32,13 +32,13 @@ def _part_of_an_epoch(value: Any) -> bool:
     return (type(value) is int and value >= 0) or (type(value) is float and 0 <= value <= 1)
 
 
-PART: tuple[Callable[[Any], bool], str] = (
+FRACTION_OR_COUNT: tuple[Callable[[Any], bool], str] = (
     _part_of_an_epoch,
     "a fraction from 0.0 to 1.0, or a whole number of batches",
 )
 
-#: key -> what ``ranges`` takes, or a test and its words; the first that matches rules. For the experiment's own keys
-#: and for classes of torch and Lightning: ours declare theirs, and a user's own are not known.
+#: The pattern of a key -> what ``ranges`` takes, or a test and its words; the first that matches counts. For the
+#: experiment's own keys and for classes of torch and Lightning: ours declare theirs, and nobody knows a user's own.
 RULES: dict[str, Rule | tuple[Callable[[Any], bool], str]] = {
     "seed": "whole, >= 0, <= 4294967295",
     "steps_per_execution": "whole, >= 1, or auto",
@@ -76,8 +76,8 @@ RULES: dict[str, Rule | tuple[Callable[[Any], bool], str]] = {
     "trainer.max_epochs": "whole, >= 1, or -1",
     "trainer.max_steps": "whole, >= 1, or -1",
     "trainer.min_*": "whole, >= 1",
-    "trainer.limit_*_batches": PART,
-    "trainer.overfit_batches": PART,
+    "trainer.limit_*_batches": FRACTION_OR_COUNT,
+    "trainer.overfit_batches": FRACTION_OR_COUNT,
     "trainer.reload_dataloaders_every_n_epochs": "whole, >= 0",
     "trainer.val_check_interval": (
         lambda value: type(value) not in (int, float) or (_part_of_an_epoch(value) and value > 0),
@@ -112,9 +112,9 @@ def declared_ranges(target: str) -> dict[str, Rule]:
     if not module.startswith("experiments") or not path.is_file():
         return {}
     text = path.read_text(encoding="utf-8")
-    if elsewhere := re.search(rf"^from (\S+) import (?:\([^)]*|[^(\n]*)\b{name}\b", text, re.MULTILINE):
+    if elsewhere := re.search(rf"^from (\S+) import (?:\([^)]*|[^(\n]*)\b{re.escape(name)}\b", text, re.MULTILINE):
         return declared_ranges(f"{elsewhere[1]}.{name}")
-    header = re.search(rf"^class {name}\b(?:\(([\w, ]*)\))?", text, re.MULTILINE)
+    header = re.search(rf"^class {re.escape(name)}\b(?:\(([\w, ]*)\))?", text, re.MULTILINE)
     rules: dict[str, Rule] = {}
     for base in (header[1] or "").split(", ") if header else ():
         rules |= declared_ranges(f"{module}.{base}")
@@ -126,7 +126,7 @@ def declared_ranges(target: str) -> dict[str, Rule]:
     return rules
 
 
-FAMILIES: dict[str, tuple[Any, str]] = {
+KINDS: dict[str, tuple[Any, str]] = {
     "switch": (bool, "true or false"),
     "number": ((int, float), "a number"),
     "text": (str, "text"),
@@ -136,10 +136,10 @@ FAMILIES: dict[str, tuple[Any, str]] = {
 
 
 PAIRS = ("betas", "scale")  # lists of two numbers
-TEXT = ". This is text, as what oc.env reads is: ${oc.decode:${oc.env:NAME}} is a number"
+NUMBER_AS_TEXT = ". This is text, as what oc.env reads is: ${oc.decode:${oc.env:NAME}} is a number"
 
-#: Where what stands in the YAML is one of several kinds of value.
-ALSO = {
+#: Kinds of value that a key takes beside its default's.
+EXTRA_KINDS = {
     "devices": ("text", "list"),
     "image_size": ("list",),
     "val_check_interval": ("text", "mapping"),
@@ -150,34 +150,34 @@ ALSO = {
 }
 
 
-def family(value: Any) -> str | None:
-    """The kind of a value, out of ``FAMILIES``."""
-    return next((name for name, (types, _) in FAMILIES.items() if isinstance(value, types)), None)
+def kind_of(value: Any) -> str | None:
+    """The kind of a value, out of ``KINDS``."""
+    return next((name for name, (types, _) in KINDS.items() if isinstance(value, types)), None)
 
 
 def kind_mismatch(key: str, value: Any, default: Any) -> str | None:
     """What ``value`` must be, if it cannot stand where the YAML has ``default``."""
-    expected, found = family(default), family(value)
+    expected, found = kind_of(default), kind_of(value)
     open_default = expected is None or (isinstance(default, str) and ("${" in default or default == "???"))
     if value is None or open_default or found == expected:
         return None
-    if found in ALSO.get(key, ()) or (isinstance(value, Mapping) and "_target_" in value):
+    if found in EXTRA_KINDS.get(key, ()) or (isinstance(value, Mapping) and "_target_" in value):
         return None
     if expected == "text" and found == "number":  # precision=16; the class's annotation has the last word
         return None
     if expected == "list" and found == "text" and value.startswith("["):
         return "a list, and is text: leave out the quotes around it"
-    one_more = expected == "list" and found in ("number", "text") and key not in PAIRS
-    example = f", such as [{value}]" if one_more else f", such as {default}"
-    text = TEXT if expected == "number" and _is_number_as_text(value) else ""
-    return FAMILIES[str(expected)][1] + (example if expected in ("number", "list") else "") + text
+    could_be_wrapped = expected == "list" and found in ("number", "text") and key not in PAIRS
+    example = f", such as [{value}]" if could_be_wrapped else f", such as {default}"
+    text = NUMBER_AS_TEXT if expected == "number" and _is_number_as_text(value) else ""
+    return KINDS[str(expected)][1] + (example if expected in ("number", "list") else "") + text
 
 
 def _is_number_as_text(value: Any) -> bool:
     return isinstance(value, str) and bool(re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", value, re.IGNORECASE))
 
 
-def ruled(name: str, value: Any, target: str = "") -> Iterator[tuple[str, Any, str]]:
+def range_mistakes(name: str, value: Any, target: str = "") -> Iterator[tuple[str, Any, str]]:
     """What is wrong with a value by what its class declares, or else by ``RULES``."""
     rule = declared_ranges(target).get(name.rpartition(".")[2]) or next(
         (rule for pattern, rule in RULES.items() if fnmatchcase(name, pattern)), None
@@ -192,4 +192,4 @@ def ruled(name: str, value: Any, target: str = "") -> Iterator[tuple[str, Any, s
     else:
         wrong = out_of_range(value, rule)
     if wrong:
-        yield name, value, f"must be {wrong}{TEXT if _is_number_as_text(value) else ''}"
+        yield name, value, f"must be {wrong}{NUMBER_AS_TEXT if _is_number_as_text(value) else ''}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from experiments.config import conf_files
-from experiments.config.checks.ranges import family
+from experiments.config.checks.ranges import kind_of
 from experiments.config.installation import CONF
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -132,6 +132,6 @@ def _line_that_sets(node: Any, keys: Sequence[str], value: Any) -> int | None:
                 if len(keys) > 1:
                     return _line_that_sets(value_node, keys[1:], value)
                 value_in_file = yaml.load(yaml.serialize(value_node), _Loader)
-                is_it = value_in_file == value or family(value) == "mapping"
+                is_it = value_in_file == value or kind_of(value) == "mapping"
                 return key_node.start_mark.line + 1 if is_it else None
     return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import conf_files
-from experiments.config.checks.ranges import kind_mismatch, ruled
+from experiments.config.checks.ranges import kind_mismatch, range_mistakes
 from experiments.config.checks.sections import GROUPS, LISTS, MUST_BE_THERE, Config, leaves, section, value_at
 from experiments.config.checks.sources import arguments_in_conf, read_conf_files
 from experiments.config.plain_values import TASKS
@@ -59,7 +59,7 @@ def values(config: Config, typed: Sequence[str] = ()) -> Iterator[tuple[str, Any
     if "name" in config and config["name"] is None:
         yield "name", None, "must be a name, since a folder below runs gets it: leave it out for <network>-<data>"
     for name, value in config.items():
-        yield from ruled(name, value)
+        yield from range_mistakes(name, value)
     for group in (*GROUPS, "augment"):
         yield from out_of_place(config, group)
 
@@ -73,7 +73,7 @@ def out_of_place(config: Config, group: str) -> Iterator[tuple[str, Any, str]]:
         if kind := kind_mismatch(key, value, arguments_in_conf().get(target, {}).get(key)):
             yield name, value, f"must be {kind}"
         else:
-            yield from ruled(name, value, target)
+            yield from range_mistakes(name, value, target)
 
 
 def _choices(group: str) -> list[str]:
