@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -45,10 +46,11 @@ def wait_for(ready: Callable[[], Any], seconds: float = 60, pause: float = 0.1) 
 
 
 @contextmanager
-def started(command: list[str], url: str, log: Path) -> Iterator[str]:
+def started(command: list[str], url: str, log: Path, **environment: str) -> Iterator[str]:
     """A server, from when it answers at ``url`` until the block ends."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        environment = {**os.environ, **environment}
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     try:
 
         def answers() -> bool:
@@ -161,7 +163,10 @@ def browser(log: Path, **options: Any) -> Iterator[Browser]:
     """A headless Chromium, until the block ends."""
     port = free_port()
     assert DRIVER
-    with started([DRIVER, f"--port={port}"], f"http://127.0.0.1:{port}/status", log) as url:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own,  # Chromium leaves files in it
+        started([DRIVER, f"--port={port}"], f"http://127.0.0.1:{port}/status", log, TMPDIR=own) as url,
+    ):
         opened = Browser(url.removesuffix("status"), **options)
         try:
             yield opened
