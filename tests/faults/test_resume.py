@@ -165,7 +165,8 @@ def test_killed_in_a_moment_and_resumed_equals_uninterrupted(fork_server, truths
     truth, truth_summary = truths("step by step")
     run = tmp_path / "run"
     assert fork_server.wait(fork_server.start(run, *at(moment, signal.SIGKILL, run))) == -signal.SIGKILL
-    assert bool(list((run / "checkpoints").glob(".*.tmp"))) == (moment == "write")
+    # a write in the background may be cut off in any moment
+    assert moment != "write" or list((run / "checkpoints").glob(".*.tmp"))
     assert_equal_runs(run, truth, fork_server.finish(run, "trust=[tests]"), truth_summary)
     assert not list((run / "checkpoints").glob(".*.tmp"))
 
